@@ -1,0 +1,37 @@
+# `make book` and `make test` set up what they need; nothing else has to be installed but Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakefile --cores 2 --quiet progress rules --rerun-triggers mtime params
+
+.PHONY: book test lab reference bundle lint clean
+
+book: .venv/ready  ## run every notebook at toy scale and build the site
+	@$(BIN)/python book/vendor.py
+	$(SNAKEMAKE) --config scale=toy
+	$(BIN)/python book/build.py
+
+test: .venv/ready  ## lint, unit tests, notebooks against their references, strict build, browser
+	@$(BIN)/python book/vendor.py
+	$(BIN)/ruff check
+	$(BIN)/python -m pytest
+
+lab: .venv/ready  ## step through the notebooks
+	$(BIN)/pip install -q "jupyterlab>=4.4"
+	$(BIN)/jupyter lab notebooks
+
+reference: .venv/ready     ## refresh the executed copies that nbval compares with
+	$(BIN)/python tests/refresh.py
+
+bundle: .venv/ready        ## train the toy model anew (hours on two cores, resumable) and ship it
+	cd notebooks && ../$(BIN)/papermill A1_pretrain.ipynb ../runs/A1_pretrain.ipynb -p scale toy -p retrain True
+	rm -rf rlhf_nb/assets/toy && cp -r runs/toy/pretrain/bundle rlhf_nb/assets/toy && cp runs/toy/pretrain/manifest.json rlhf_nb/assets/toy/made.json
+
+clean:  ## remove everything that was made
+	rm -rf runs _build book/notebooks book/generated .snakemake
+
+.venv/ready: requirements.lock pyproject.toml book/vendor.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python book/vendor.py
+	touch $@

@@ -1,0 +1,64 @@
+"""Build the site from the executed notebooks: strict (a warning is an error), offline, with a provenance page from the manifests."""
+
+import argparse
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def record(path):
+    """The paper's record and its number, recomputed: SHA-256 of the JSON with sorted keys and no spaces, the first 26 base-32 characters."""
+    text = json.dumps(json.loads(path.read_text()), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    digest = hashlib.sha256(text.encode()).digest()
+    return digest.hex(), base64.b32encode(digest).decode()[:26]
+
+
+def provenance(runs):
+    """Markdown table of every finished stage: what made it, from what, on what, in how long."""
+    lines = ["| stage | scale | seed | seconds | digest | made from | finished | device |", "|---|---|---|---|---|---|---|---|"]
+    versions = {}
+    for path in sorted(runs.glob("*/manifest.json"), key=lambda p: json.loads(p.read_text())["finished"]):
+        m = json.loads(path.read_text())
+        versions = m["versions"]
+        lines.append(f"| {m['stage']} | {m['settings']['scale']} | {m['settings']['seed']} | {m['seconds']:.0f} | `{m['digest'][:12]}` | "
+                     f"{', '.join(f'{k} `{v[:8]}`' for k, v in m['inputs'].items()) or '-'} | {m['finished']} | {m['device']} |")
+    return "\n".join(lines) + "\n\nVersions: " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".\n"
+
+
+def main():
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--book", type=Path, default=ROOT / "book", help="folder with the pages and notebooks/")
+    ask.add_argument("--runs", type=Path, default=ROOT / "runs" / "toy", help="artifacts of the run that the book shows")
+    ask.add_argument("--out", type=Path, default=ROOT, help="the site goes to OUT/_build/html")
+    args = ask.parse_args()
+    generated = args.book / "generated"
+    generated.mkdir(exist_ok=True)
+    sha, number = record(args.book / "pith-record.json")
+    (generated / "record.md").write_text(f"Recomputed when this page was built: SHA-256 `{sha}`, hence `pith:2023:{number}`.\n")
+    (generated / "provenance.md").write_text(provenance(args.runs))
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text())
+    if not (generated / "extra" / "_static" / "vendor" / "fa-once.js").exists():
+        for key in ("html_extra_path", "html_js_files", "nb_ipywidgets_js", "mathjax_path"):
+            settings["sphinx"]["config"].pop(key)
+        print("browser scripts are not here: this book loads them from CDNs (book/vendor.py fetches them)")
+    config = generated / "_config.yml"
+    config.write_text(yaml.safe_dump(settings))
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", args.book, "--config", config, "--path-output", args.out, "-W", "--keep-going", "-q"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout[-4000:] + done.stderr[-4000:])
+    print(f"book: {args.out / '_build' / 'html' / 'index.html'}")
+    numbers = json.loads((args.runs / "evaluate" / "numbers.json").read_text())
+    print("all attributes right on {n} held-out prompts: base {base:.1f} %, tuned {tuned:.1f} %, difference {gain:+.1f} points "
+          "[{gain_low:+.1f}, {gain_high:+.1f}], p = {p:.1e}; Frechet distance x {frechet_ratio:.2f}".format(**numbers))
+
+
+if __name__ == "__main__":
+    main()

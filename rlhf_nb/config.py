@@ -1,0 +1,196 @@
+"""The one dial, `scale`, and the settings of every stage; strict about names and types."""
+
+import ast
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+CLIP_L = "openai/clip-vit-large-patch14"
+
+
+class ConfigError(ValueError):
+    """A parameter is unknown or has the wrong type; nothing has been run."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every stage takes."""
+
+    scale: str = "smoke"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Models(Stage):
+    """Where the models are: a shipped one, any local folder or any hub name of the same architecture."""
+
+    pipeline: str = "toy/pipeline"
+    clip: str = "toy/clip"
+
+
+@dataclass(frozen=True)
+class Prompts(Stage):
+    vocabulary: str = "toy"
+    labelled: int = 900            # seen combination prompts; every seen simple prompt is labelled too
+    evaluated: int = 500           # combination prompts of each evaluation split
+    tuned: int = 200               # validation combination prompts, for choosing guidance
+    tested: int = 40               # combination prompts of each split that measure the reward
+
+
+@dataclass(frozen=True)
+class Generate(Stage):
+    pipeline: str = "toy/pipeline"
+    per_simple: int = 10           # images of a count, colour or background prompt (the paper: 60)
+    per_combination: int = 4       # images of a combination prompt (the paper: 6)
+    per_test: int = 6              # images of a prompt that measures the reward
+    test_seen: int = 40            # seen combination prompts that also get such images
+    guidance: float = 2.5          # classifier-free guidance the images are drawn with
+    steps: int = 10                # DPM-Solver++ steps
+
+
+@dataclass(frozen=True)
+class Feedback(Stage):
+    raters: int = 3                # simulated raters an image
+    judge: str = "toy/judge"
+
+
+@dataclass(frozen=True)
+class Reward(Stage):
+    clip: str = "toy/clip"
+    lam: float = 0.5               # lambda, weight of prompt classification
+    temperature: float = 2.0       # T of prompt classification
+    candidates: int = 8            # N, the true prompt and N - 1 contrastive ones
+    updates: int = 1500
+    batch: int = 128
+    lr: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Align(Models):
+    beta: float = 0.1              # weight of the pre-training term
+    updates: int = 1200
+    model_batch: int = 48          # rows of D_model a step
+    pre_batch: int = 16            # rows of D_pre a step
+    lr: float = 5e-4
+    drop: float = 0.1              # share of prompts dropped, so that guidance keeps working
+    ema: float = 0.99
+    pretraining: str = "world"     # "world", or a Hugging Face image folder of captioned pictures
+    pre_images: int = 6000
+    judge: str = "toy/judge"
+
+
+@dataclass(frozen=True)
+class Evaluate(Models):
+    guidances: tuple = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts
+    steps: int = 10
+    voted: int = 60                # prompts of the seen and of the unseen group that raters compare, four images each
+    renders: int = 2000            # real scenes behind the Fréchet distance
+    judge: str = "toy/judge"
+
+
+@dataclass(frozen=True)
+class BestOfN(Models):
+    prompts: int = 120
+    most: int = 16                 # largest n
+    steps: int = 10
+    judge: str = "toy/judge"
+
+
+@dataclass(frozen=True)
+class Tour(Models):
+    guidance: float = 2.5
+    steps: int = 10
+    judge: str = "toy/judge"
+
+
+@dataclass(frozen=True)
+class Pretrain(Stage):
+    retrain: bool = False          # True: train the bundle anew (hours on two cores); False: examine the shipped one
+    pairs: int = 50_000
+    autoencoder_steps: int = 5300
+    decoder_steps: int = 2000      # the decoder alone, on the encoder's final latents
+    clip_steps: int = 1200
+    unet_steps: int = 4200
+    judge_steps: int = 1800
+    checked: int = 2000            # fresh renders the judge is tested on
+    gate_prompts: int = 500
+    guidance: float = 2.5
+    steps: int = 10
+
+
+STAGES = {"tour": Tour, "prompts": Prompts, "generate": Generate, "feedback": Feedback, "reward": Reward, "align": Align,
+          "evaluate": Evaluate, "best_of_n": BestOfN, "pretrain": Pretrain}
+_SD15 = {"pipeline": SD15, "clip": CLIP_L, "judge": ""}
+ZERO = ("seed", "raters", "pre_batch", "labelled", "tuned", "evaluated", "tested", "test_seen")  # whole numbers that may be zero
+# The defaults above are the toy scale's; here is what the other two change.
+SCALES = {
+    "smoke": {
+        "prompts": {"labelled": 12, "evaluated": 6, "tuned": 4, "tested": 2},
+        "generate": {"per_simple": 1, "per_combination": 3, "per_test": 3, "test_seen": 4, "steps": 4},
+        "reward": {"updates": 30},
+        "align": {"updates": 6, "model_batch": 12, "pre_batch": 4, "pre_images": 32},
+        "evaluate": {"guidances": (1.5, 3.0), "steps": 4, "voted": 2, "renders": 64},
+        "best_of_n": {"prompts": 4, "most": 4, "steps": 4},
+        "tour": {"steps": 6},
+        "pretrain": {"retrain": True, "pairs": 96, "autoencoder_steps": 2, "decoder_steps": 2, "clip_steps": 2, "unet_steps": 2, "judge_steps": 2,
+                     "checked": 64, "gate_prompts": 16, "steps": 4},
+    },
+    "toy": {},
+    "sd15": {
+        "prompts": {"vocabulary": "paper", "labelled": 2528, "evaluated": 500, "tuned": 100},
+        "generate": {"per_simple": 60, "per_combination": 6, "guidance": 7.5, "steps": 20},
+        "feedback": {"raters": 0},
+        "reward": {"updates": 20_000, "batch": 512, "lr": 1e-4},
+        "align": {"updates": 10_000, "model_batch": 256, "pre_batch": 256, "lr": 2e-5, "beta": 1.0, "ema": 0.0,
+                  "pretraining": "laion", "pre_images": 625_000},
+        "evaluate": {"guidances": (3.0, 5.0, 7.5), "steps": 20, "renders": 10_000},
+        "best_of_n": {"steps": 20},
+        "tour": {"guidance": 7.5, "steps": 20},
+    },
+}
+
+
+def place(name):
+    """Folder of a shipped model ("toy/pipeline"), or `name` itself: any local folder or hub name."""
+    return str(ASSETS / name) if name and (ASSETS / name).is_dir() else str(name)
+
+
+def settings(stage, **given):
+    """Frozen settings of `stage`; a value of None means the scale's own. Raises ConfigError on any unknown name or wrong type."""
+    cls = STAGES[stage]
+    known = {f.name: f for f in fields(cls)}
+    for name in given.keys() - known.keys():
+        raise ConfigError(f"unknown parameter {name!r} of notebook {stage!r}; it takes {', '.join(known)}")
+    scale = given.get("scale") or cls.scale
+    if scale not in SCALES:
+        raise ConfigError(f"unknown scale {scale!r}; choose one of {', '.join(SCALES)}")
+    shared = {k: v for k, v in _SD15.items() if k in known} if scale == "sd15" else {}
+    values = shared | SCALES[scale].get(stage, {}) | {k: v for k, v in given.items() if v is not None}
+    for name, value in values.items():
+        kind = known[name].type
+        value = tuple(value) if kind is tuple and isinstance(value, list) else value
+        value = float(value) if kind is float and type(value) is int else value
+        if type(value) is not kind:
+            raise ConfigError(f"parameter {name!r} must be {kind.__name__}, not {value!r}")
+        least = 0 if kind is float or name in ZERO else 1
+        if kind in (int, float) and not (value >= least and value < float("inf")) or name in ("temperature", "lr") and value == 0:
+            raise ConfigError(f"parameter {name!r} must be a finite number, {'above zero' if kind is float else f'at least {least}'}, not {value!r}")
+        values[name] = value
+    return cls(**values)
+
+
+def parameters(stage, namespace):
+    """Settings of a notebook from its `globals()`, refusing what papermill injected under a name the stage does not have."""
+    known = [f.name for f in fields(STAGES[stage])]
+    for cell in namespace.get("In", ()):
+        if cell.startswith("# Parameters"):  # papermill heads the cell it injects so
+            names = [t.id for node in ast.parse(cell).body if isinstance(node, ast.Assign) for t in node.targets]
+            settings(stage, **dict.fromkeys(names))
+    return settings(stage, **{n: namespace[n] for n in known if n in namespace})
+
+
+def as_dict(values):
+    """Settings as plain JSON types."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(values).items()}

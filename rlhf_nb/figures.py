@@ -1,0 +1,115 @@
+"""Figures that teach: contact sheets, accuracy with intervals, curves, and pictures that move without a kernel."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+BASE, TUNED, ACCENT = "#7f8fa6", "#d1495b", "#2e86ab"   # the same three colours for the same three things in every chapter
+plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+                     "font.size": 10, "figure.constrained_layout.use": True, "legend.frameon": False, "svg.hashsalt": "rlhf_nb"})
+
+
+def sheet(images, titles=None, columns=8, marks=None, size=1.1):
+    """A grid of uint8 images (N, H, W, 3), enlarged without blur; `marks` (N,) of True / False / None frame right and wrong ones."""
+    rows = -(-len(images) // columns)
+    longest = max((len(t) for t in titles), default=0) if titles is not None else 0
+    lines = -(-longest // 17)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * (size + 0.15 * lines)), squeeze=False)
+    for k, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        mark = marks[k] if marks is not None and k < len(images) else None
+        for spine in axis.spines.values():
+            spine.set(visible=mark is not None, color="#2a9d4a" if mark else "#c0392b", linewidth=2.5)
+        if k < len(images):
+            axis.imshow(images[k], interpolation="nearest")
+            if titles is not None:
+                axis.set_title(wrap(titles[k], 17), fontsize=6.5)
+        else:
+            axis.axis("off")
+    return figure
+
+
+def wrap(text, width):
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def bars(table, label, groups, ylabel):
+    """Grouped bars with intervals. table: DataFrame with columns `label`, group, share, low, high; groups: {group: colour}."""
+    labels = list(dict.fromkeys(table[label]))
+    figure, axis = plt.subplots(figsize=(max(4.5, 1.15 * len(labels) + 1.5), 3))
+    width = 0.8 / len(groups)
+    for k, (group, colour) in enumerate(groups.items()):
+        rows = table[table["group"] == group].set_index(label).reindex(labels)
+        x = np.arange(len(labels)) + (k - (len(groups) - 1) / 2) * width
+        error = np.abs(np.stack([rows.share - rows.low, rows.high - rows.share])) * 100
+        axis.bar(x, rows.share * 100, width * 0.92, yerr=error, color=colour, label=group, error_kw={"elinewidth": 1, "capsize": 2})
+    axis.set(xticks=range(len(labels)), xticklabels=labels, ylabel=ylabel, ylim=(0, 105))
+    axis.grid(axis="x", visible=False)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(groups))
+    return figure
+
+
+def curve(axis, x, rows, colour, label):
+    """A line of shares in percent with its interval as a band; rows: DataFrame with share, low, high."""
+    axis.plot(x, rows.share * 100, "o-", color=colour, label=label, markersize=4)
+    axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
+
+
+def strip(images, pixels=128):
+    """PNG bytes of several uint8 images side by side, enlarged without blur."""
+    gap = np.full((images.shape[1], 2, 3), 255, np.uint8)
+    joined = np.concatenate([part for image in images for part in (image, gap)][:-1], 1)
+    factor = max(1, pixels // images.shape[1])
+    stream = io.BytesIO()
+    Image.fromarray(joined).resize((joined.shape[1] * factor, joined.shape[0] * factor), Image.NEAREST).save(stream, "png")
+    return stream.getvalue()
+
+
+def live(frames, labels, name, play=False):
+    """A slider over ready-made PNGs that works on a static page, with no kernel: one picture per value of `labels`."""
+    import ipywidgets as w
+
+    stack = w.Stack([w.Image(value=f, format="png", layout=w.Layout(max_width="100%", object_fit="contain")) for f in frames], selected_index=0)
+    slider = w.IntSlider(min=0, max=len(frames) - 1, description=name, readout=False, layout=w.Layout(width="340px"))
+    words = w.Stack([w.Label(str(t)) for t in labels], selected_index=0)
+    w.jslink((slider, "value"), (stack, "selected_index"))
+    w.jslink((slider, "value"), (words, "selected_index"))
+    controls = [slider, words]
+    if play:
+        player = w.Play(min=0, max=len(frames) - 1, interval=350)
+        w.jslink((player, "value"), (slider, "value"))
+        controls.insert(0, player)
+    return w.VBox([w.HBox(controls), stack])
+
+
+def thresholds(images, prompts, value, label, columns=6):
+    """Frames and words for `live`: at each threshold the worst accepted and the best refused images, with precision and recall."""
+    frames, words = [], []
+    order = np.argsort(value)
+    for threshold in np.linspace(0.1, 0.9, 9):
+        accepted, refused = order[value[order] >= threshold][:columns], order[value[order] < threshold][::-1][:columns]
+        cells = [*accepted, *[None] * (columns - len(accepted)), *refused, *[None] * (columns - len(refused))]
+        figure = sheet([np.full_like(images[0], 255) if i is None else images[i] for i in cells], columns=columns, size=1.25,
+                       titles=["" if i is None else f"{value[i]:.2f} {prompts[i]}" for i in cells],
+                       marks=[None if i is None else bool(label[i] > 0.5) for i in cells])
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=80)
+        plt.close(figure)
+        frames.append(stream.getvalue())
+        yes, good = value >= threshold, label > 0.5
+        precision, recall = (yes & good).sum() / max(yes.sum(), 1), (yes & good).sum() / max(good.sum(), 1)
+        words.append(f"{threshold:.1f}: accepts {yes.mean():.0%} of the images; precision {precision:.0%}, recall {recall:.0%}")
+    return frames, words
+
+
+def save_png(path, images, columns):
+    """Write images as one tight grid, enlarged without blur."""
+    rows = [np.concatenate(list(images[i:i + columns]), 1) for i in range(0, len(images), columns)]
+    grid = Image.fromarray(np.concatenate(rows))
+    grid.resize((grid.width * 2, grid.height * 2), Image.NEAREST).save(path)
+

@@ -1,0 +1,182 @@
+"""The toy bundle: a small Stable Diffusion (autoencoder, CLIP, U-Net) trained from scratch on the world's noisy pairs."""
+
+import json
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from . import diffusion, judge, runs, train, world
+from .prompts import BACKGROUNDS, COLOURS, COUNTS, TOY, plural
+
+TOKENS = 20          # longest toy prompt, padded
+WIDTH = 96           # of the text tower
+
+
+def captioned(source, n, seed):
+    """`n` captioned images for the pre-training term: from the toy "world", or from a Hugging Face image folder."""
+    if source == "world":
+        return world.pairs(n, seed)[:2]
+    folder = runs.Images(source)
+    return folder[:n], folder.rows.prompt[:n].tolist()
+
+
+def autoencoder():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32, 64, 64),
+                         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+                         norm_num_groups=8, layers_per_block=1, sample_size=world.SIZE)
+
+
+def autoencoder_loss(images, batch, seed):
+    """L1 + L2 + edges + KL / 2,000 on reconstructions of `images` uint8 (N, 64, 64, 3), as a `loss_at` for train.loop."""
+
+    def edges(x):
+        return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+
+    def loss_at(model, step):
+        x = diffusion.pixels(images[train.rows_at(seed, step, batch, len(images)).numpy()]).to(model.device)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            posterior = model.encode(x).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=train.generator(seed, step)).to(x.device)
+            y = model.decode(posterior.mean + posterior.std * noise).sample.float()
+        l1, l2 = (y - x).abs().mean(), (y - x).square().mean()
+        sharp = sum((a - b).abs().mean() for a, b in zip(edges(y), edges(x), strict=True))
+        kl = posterior.kl().float().mean() / posterior.mean[0].numel()
+        return l1 + l2 + sharp + 5e-4 * kl, {"l1": l1, "l2": l2, "kl": kl}
+
+    return loss_at
+
+
+def tokenizer():
+    """A `CLIPTokenizer` whose byte-pair merges make every word of the world one token; other words are spelled out."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    words = {*COUNTS, *COLOURS, *" ".join(BACKGROUNDS).lower().split(), *TOY.objects, *map(plural, TOY.objects),
+             *"a an picture of that is are some many colored . ,".split()}
+    letters = [chr(c) for c in range(33, 127)]
+    bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
+    bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    bpe.train_from_iterator(sorted(words), trainers.BpeTrainer(vocab_size=5000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False))
+    model = json.loads(bpe.to_str())["model"]
+    merges = [tuple(m) for m in model["merges"]]
+    entries = [*letters, *(c + "</w>" for c in letters), *dict.fromkeys(a + b for a, b in merges)]
+    vocab = {t: i for i, t in enumerate([*dict.fromkeys(entries), "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
+
+
+def clip(tokens):
+    """A small `CLIPModel`: 64-pixel images in 8-pixel patches, text of at most TOKENS tokens, 96-wide embeddings."""
+    from transformers import CLIPConfig, CLIPModel
+
+    ids = {"bos_token_id": tokens.bos_token_id, "eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id}
+    text = {"vocab_size": len(tokens), "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "max_position_embeddings": TOKENS, **ids}
+    vision = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,
+              "image_size": world.SIZE, "patch_size": 8}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
+
+
+def clip_loss(images, input_ids, batch, seed):
+    """The symmetric contrastive loss on noisy pairs; images uint8 (N, 64, 64, 3), input_ids (N, TOKENS)."""
+
+    def loss_at(model, step):
+        rows = train.rows_at(seed, step, batch, len(images))
+        ids, x = input_ids[rows].to(model.device), diffusion.pixels(images[rows.numpy()]).to(model.device)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            out = model(input_ids=ids, pixel_values=x)
+        logits = out.logits_per_image.float()                       # (B, B)
+        same = (ids[:, None] == ids[None]).all(-1).float()  # equal captions are no negatives
+        target = same / same.sum(1, keepdim=True)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return loss, {"top1": (logits.argmax(1) == torch.arange(batch, device=logits.device)).float().mean()}
+
+    return loss_at
+
+
+def unet():
+    """The toy U-Net: 0.2 GFLOP a sample, on 8 x 8 x 4 latents and the CLIP text tower's hidden states."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(64, 128),
+                                down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+                                cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=8)
+
+
+def pipeline(vae, text_encoder, tokens, unet_model):
+    """The parts as a stock `StableDiffusionPipeline` with Stable Diffusion's noise schedule."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
+                              set_alpha_to_one=False, steps_offset=1)
+    return StableDiffusionPipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokens, unet=unet_model, scheduler=scheduler,
+                                   safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+
+
+def build(settings, folder, work, log):
+    """Train the whole bundle into `folder`: pipeline/, clip/, judge/. Resumable: checkpoints lie in `work`.
+
+    `log(part, rows)` is called with each part's name and an iterator of log rows, and must exhaust it.
+    """
+    from transformers import CLIPImageProcessor, CLIPTextModel
+
+    n, seed = settings.pairs, settings.seed
+
+    def fit(part, model, loss_at, **options):
+        log(part, train.loop(model, loss_at, folder=work / part, **options))
+        return model.eval().requires_grad_(False)
+
+    torch.manual_seed(seed)
+    vae, tokens, unet_model, reader = autoencoder(), tokenizer(), unet(), judge.Judge()
+    clip_model = clip(tokens)
+    scenes = [world.scene(seed, i, uniform=i % 2 == 0) for i in range(n // 3)]
+    renders = world.render(scenes, seed, range(len(scenes)))
+    fit("vae", vae, autoencoder_loss(renders, 32, seed), steps=settings.autoencoder_steps, lr=2e-3, warmup=150, ema=0.995)
+    # Latents are now fixed; the decoder alone goes on, as Stable Diffusion's own later decoders did.
+    for part in (vae.decoder, vae.post_quant_conv):
+        part.requires_grad_(True)
+    fit("decoder", vae, autoencoder_loss(renders, 32, seed + 5), steps=settings.decoder_steps, lr=1.5e-3, warmup=50, ema=0.99)
+    images, captions, _ = world.pairs(n, seed + 1)
+    ids = tokens(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    fit("clip", clip_model, clip_loss(images, ids, min(256, n), seed + 1), steps=settings.clip_steps, lr=1e-3, warmup=150, weight_decay=0.05)
+
+    mean, _ = diffusion.encode_images(vae, images[:4000])
+    vae.register_to_config(scaling_factor=float(vae.config.scaling_factor / mean.std()), shift_factor=None)
+    clip_model.save_pretrained(work / "clip")
+    text = CLIPTextModel.from_pretrained(work / "clip").eval().requires_grad_(False)
+    pipe = pipeline(vae, text, tokens, unet_model)
+    data = diffusion.encode(pipe, images, captions)
+    empty = diffusion.encode_prompts(pipe, [""])[0][0]
+    fit("unet", unet_model.to(memory_format=torch.channels_last),
+        diffusion.eq2(pipe.scheduler, empty, None, data, batch=(0, 64), beta=1.0, drop=0.1, seed=seed + 2),
+        steps=settings.unet_steps, lr=1e-3, warmup=300, ema=0.999)
+
+    lessons, labels = judge.lessons(n // 2, seed + 3)
+    fit("judge", reader, judge.loss(broken(vae, lessons, seed + 4), labels, 128, seed + 3), steps=settings.judge_steps, lr=1.5e-3, warmup=100, ema=0.995)
+
+    for model in (vae, unet_model):  # half precision; CLIP's towers are small, and stock loaders keep a half-precision text tower half
+        model.half().register_to_config(_name_or_path="")
+    pipe.save_pretrained(folder / "pipeline")
+    clip_model.save_pretrained(folder / "clip")
+    tokens.save_pretrained(folder / "clip")
+    CLIPImageProcessor(size={"shortest_edge": world.SIZE}, crop_size={"height": world.SIZE, "width": world.SIZE}, image_mean=[0.5] * 3,
+                       image_std=[0.5] * 3).save_pretrained(folder / "clip")
+    reader.save(folder / "judge")
+
+
+@torch.inference_mode()
+def broken(vae, images, seed):
+    """Two thirds of `images` replaced by reconstructions, half of those from disturbed latents: what a sampler's flaws look like."""
+    out = images.copy()
+    for i in range(0, len(images), 96):
+        rows = np.arange(i, min(i + 96, len(images)))
+        rows = rows[rows % 3 > 0]
+        if len(rows):
+            mean, std = diffusion.encode_images(vae, images[rows])
+            g = train.generator(seed, i)
+            strength = 0.5 * torch.rand(len(rows), 1, 1, 1, generator=g) * torch.from_numpy(rows % 3 == 2)[:, None, None, None]
+            latents = mean + (std + strength * mean.std()) * torch.randn(mean.shape, generator=g)
+            out[rows] = diffusion.decode(vae, latents)
+    return out

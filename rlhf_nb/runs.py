@@ -1,0 +1,189 @@
+"""Artifacts and manifests: each stage writes runs/<scale>/<stage>/ whole or not at all, with a manifest beside its files.
+
+A stage works in <stage>.partial and moves it into place at the end, so a killed run leaves the last good result untouched and
+what it had done is found again when the same stage starts with the same settings and inputs.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import config
+
+NOTEBOOKS = {"prompts": "01_prompts", "generate": "02_generate", "feedback": "03_feedback", "reward": "04_reward",
+             "align": "05_align", "evaluate": "06_evaluate", "best_of_n": "07_best_of_n", "pretrain": "A1_pretrain"}
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
+
+
+class ArtifactError(RuntimeError):
+    """An artifact is missing, half-written or damaged; the message names it and the notebook that makes it."""
+
+
+def root():
+    """Folder of all runs: RLHF_NB_RUNS, or `runs` beside the notebooks' folder."""
+    here = Path.cwd()
+    return Path(os.environ.get("RLHF_NB_RUNS") or (here.parent if (here.parent / "rlhf_nb").is_dir() else here) / "runs")
+
+
+def digest(path):
+    """SHA-256 of a file, or of a folder's files and their names."""
+    path, sha = Path(path), hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        sha.update(file.relative_to(path).as_posix().encode() + b"\0" if path.is_dir() else b"")
+        with open(file, "rb") as stream:
+            sha.update(hashlib.file_digest(stream, "sha256").digest())
+    return sha.hexdigest()
+
+
+def manifest(scale, stage):
+    """The manifest of a finished stage. Raises ArtifactError if it is missing, unreadable, or made from inputs that have since changed."""
+    path = root() / scale / stage / "manifest.json"
+    try:
+        found = json.loads(path.read_text())
+        for name, made in found["inputs"].items():
+            if name in NOTEBOOKS and manifest(scale, name)["digest"] != made:
+                raise ArtifactError(f"{stage!r} was made from an older {name!r}: run notebook {NOTEBOOKS[stage]} again (-p scale {scale})")
+        return found
+    except FileNotFoundError:
+        raise ArtifactError(f"no finished {stage!r} at scale {scale!r}: run notebook {NOTEBOOKS[stage]} first (-p scale {scale})") from None
+    except ValueError:
+        raise ArtifactError(f"{path} is damaged: run notebook {NOTEBOOKS[stage]} again (-p scale {scale})") from None
+
+
+def result(scale, stage, name=""):
+    """Path of a finished stage's file. Raises ArtifactError if the stage is not finished or the file is gone."""
+    manifest(scale, stage)
+    path = root() / scale / stage / name
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing: run notebook {NOTEBOOKS[stage]} again (-p scale {scale})")
+    return path
+
+
+class Run:
+    """One stage being made: `path(name)` to write to, `read(stage, name)` for inputs, `finish()` when all is there."""
+
+    def __init__(self, stage, settings, needs=()):
+        self.stage, self.settings, self.begun = stage, settings, time.time()
+        self.inputs = {n: manifest(settings.scale, n)["digest"] for n in needs}
+        models = {v for f in ("pipeline", "clip", "judge") if (v := getattr(settings, f, "")) and Path(config.place(v)).is_dir()}
+        self.inputs |= {m: digest(config.place(m)) for m in sorted(models)}
+        self.final = root() / settings.scale / stage
+        self.folder = self.final.with_name(stage + ".partial")
+        started = json.dumps({"settings": config.as_dict(settings), "inputs": self.inputs}, indent=1)
+        mark = self.folder / "started.json"
+        try:
+            if self.folder.exists() and not (mark.exists() and mark.read_text() == started):
+                shutil.rmtree(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            mark.write_text(started)
+        except OSError as error:
+            raise ArtifactError(f"cannot write to {self.folder} ({error.strerror}): free or unlock it, or set RLHF_NB_RUNS to another folder") from None
+
+    def path(self, name):
+        """Where to write `name`; its folder exists."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def fresh(self, name):
+        """Like `path`, with what a killed attempt left there removed."""
+        path = self.path(name)
+        path.unlink(missing_ok=True)
+        return path
+
+    def read(self, stage, name=""):
+        """Path of an input of this run; `stage` must be one of its declared needs."""
+        if stage not in self.inputs:
+            raise KeyError(f"{self.stage!r} does not declare that it needs {stage!r}")
+        return result(self.settings.scale, stage, name)
+
+    def csv(self, name, rows):
+        """Write a table and return it as a DataFrame."""
+        table = pd.DataFrame(rows)
+        table.to_csv(self.path(name), index=False)
+        return table
+
+    def json(self, name, value):
+        """Write numbers for later chapters and the front page."""
+        self.path(name).write_text(json.dumps(value, indent=1, default=float) + "\n")
+
+    def finish(self):
+        """Write the manifest and move the stage into place; returns the manifest."""
+        import torch
+
+        (self.folder / "started.json").unlink()
+        shutil.rmtree(self.folder / "work", ignore_errors=True)  # checkpoints and the like
+        files = {p.relative_to(self.folder).as_posix(): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
+        about = {"stage": self.stage, "settings": config.as_dict(self.settings), "inputs": self.inputs,
+                 "digest": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+                 "files": files if len(files) <= 40 else {"count": len(files)},
+                 "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
+                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {torch.get_num_threads()} threads",
+                 "seconds": round(time.time() - self.begun, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        (self.folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
+        old = self.final.with_name(self.stage + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.final.exists():
+            self.final.rename(old)
+        self.folder.rename(self.final)
+        shutil.rmtree(old, ignore_errors=True)
+        return about
+
+
+def table(path, columns):
+    """A CSV as a DataFrame. Raises ArtifactError naming the first column that is missing."""
+    path = Path(path)
+    try:
+        rows = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read as CSV ({error}): make it again or give another file") from None
+    for column in columns:
+        if column not in rows:
+            raise ArtifactError(f"{path} has no column {column!r} (it has {', '.join(rows)}): add it or give another file")
+    return rows
+
+
+def save_images(folder, images, rows):
+    """A Hugging Face image folder: PNG files and metadata.csv with file_name, prompt and whatever else `rows` hold."""
+    from PIL import Image
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{i:06d}.png" for i in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        Image.fromarray(image).save(folder / name, compress_level=1)
+    pd.DataFrame(rows).assign(file_name=names).set_index("file_name").to_csv(folder / "metadata.csv")
+
+
+class Images:
+    """An image folder read lazily: `rows` is its metadata, `images[i:j]` or `images[array]` uint8 (B, H, W, 3)."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.rows = table(self.folder / "metadata.csv", ("file_name", "prompt"))
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, which):
+        from PIL import Image
+
+        images = []
+        for name in self.rows.file_name.to_numpy()[which]:
+            try:
+                with Image.open(self.folder / name) as image:
+                    images.append(np.asarray(image.convert("RGB")))
+            except OSError as error:
+                raise ArtifactError(f"image {self.folder / name} cannot be read ({error}): restore it or drop its row from metadata.csv") from None
+        sizes = {image.shape for image in images}
+        if len(sizes) > 1:
+            raise ArtifactError(f"images in {self.folder} have different sizes {sorted(sizes)}: make them equal")
+        return np.stack(images)

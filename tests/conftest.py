@@ -1,0 +1,60 @@
+"""Shared parts: the shipped models, loaded once; runs go to a folder of the test's own."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for the network
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def pipe():
+    from rlhf_nb import diffusion
+
+    return diffusion.load("toy/pipeline")
+
+
+@pytest.fixture(scope="session")
+def reader():
+    from rlhf_nb import judge
+
+    return judge.load("toy/judge")
+
+
+@pytest.fixture
+def runs_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLHF_NB_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not found:
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail("REQUIRE_BROWSER is set and no Chromium is on the PATH")
+        pytest.skip("no Chromium on the PATH: browser tests need one")
+    return found
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """Every notebook executed at smoke scale through the graph: the folder of executed copies, beside runs/."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("smoke")
+    (folder / "book").mkdir()
+    for page in (ROOT / "book").iterdir():
+        if page.name not in ("notebooks",):
+            (shutil.copytree if page.is_dir() else shutil.copy)(page, folder / "book" / page.name)
+    environment = {**os.environ, "RLHF_NB_RUNS": str(folder / "runs"), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "snakemake", "-s", "notebooks/Snakefile", "--cores", "2", "--quiet", "all", "--nolock",
+               "--config", "scale=smoke", f"out={folder}/book/notebooks"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder

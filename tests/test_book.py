@@ -1,0 +1,99 @@
+"""The graph at smoke scale, the strict build, and a browser with the network off that moves the sliders."""
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope="session")
+def site(smoke):
+    done = subprocess.run([sys.executable, "book/build.py", "--book", smoke / "book", "--runs", smoke / "runs" / "smoke", "--out", smoke], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "index.html" in done.stdout and "held-out prompts" in done.stdout
+    return smoke / "_build" / "html"
+
+
+@pytest.mark.slow
+def test_a_second_run_of_the_graph_does_nothing(smoke):
+    environment = {**os.environ, "RLHF_NB_RUNS": str(smoke / "runs"), "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "snakemake", "-s", "notebooks/Snakefile", "--cores", "2", "-n", "--nolock", "--rerun-triggers", "mtime", "params",
+               "--config", "scale=smoke", f"out={smoke}/book/notebooks"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_strict_build_has_every_page(site):
+    for page in ("index", "notation", "reference", "provenance", "notebooks/06_evaluate"):
+        assert (site / f"{page}.html").exists()
+    assert "ROU4N4IRYZ3HV3M7HKTK3YY643" in (site / "reference.html").read_text()
+    assert "evaluate" in (site / "provenance.html").read_text()
+    results = (site / "notebooks" / "06_evaluate.html").read_text()
+    assert "McNemar p = " in results and "admonition-here" in results and ":::" not in results
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, site):
+    """A page whose every request to another host is refused and remembered."""
+    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: handler(*a, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    page.base, page.foreign = f"http://127.0.0.1:{server.server_port}", []
+
+    def route(route):
+        if route.request.url.startswith((page.base, "data:", "blob:")):
+            route.continue_()
+        else:
+            page.foreign.append(route.request.url)
+            route.abort()
+
+    page.route("**/*", route)
+    yield page
+    page.close()
+    server.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("stem", ["00_tour", "02_generate", "04_reward", "05_align", "06_evaluate"])
+def test_a_slider_changes_the_picture_with_the_network_off(page, stem):
+    page.goto(f"{page.base}/notebooks/{stem}.html", wait_until="load")
+    slider = page.locator(".widget-slider .noUi-handle").first
+    slider.wait_for(timeout=30_000)
+    shown = page.locator("img.widget-image:visible").first
+    shown.wait_for(timeout=30_000)
+    page.wait_for_timeout(300)
+    before = shown.screenshot()
+    slider.focus()
+    page.keyboard.press("End")
+    page.wait_for_timeout(500)
+    assert shown.screenshot() != before  # pixels, not addresses
+    assert not page.foreign
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_formulas_are_drawn_and_no_page_asks_another_host(page, site):
+    for path in sorted(site.glob("*.html")) + sorted(site.glob("notebooks/*.html")):
+        page.goto(f"{page.base}/{path.relative_to(site).as_posix()}", wait_until="load")
+    page.goto(f"{page.base}/notation.html", wait_until="load")
+    page.wait_for_selector("mjx-container", timeout=20_000)
+    assert page.locator("mjx-container").count() > 20
+    assert not page.foreign, page.foreign

@@ -1,0 +1,106 @@
+"""Settings are strict; README, notebooks, toc, lock and environment agree with them."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+from conftest import ROOT
+
+from rlhf_nb import config, runs
+
+STEMS = {"tour": "00_tour", **runs.NOTEBOOKS}
+
+
+def notebook(stem):
+    return json.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text())
+
+
+def parameters(stem):
+    cells = [c for c in notebook(stem)["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    assert len(cells) == 1, stem
+    return {t.id for node in ast.parse("".join(cells[0]["source"])).body for t in node.targets}
+
+
+@pytest.mark.parametrize("stage", config.STAGES)
+def test_every_parameter_of_a_notebook_is_a_setting(stage):
+    names = parameters(STEMS[stage])
+    assert names == {f.name for f in fields(config.STAGES[stage])}
+    assert f'config.parameters("{stage}", globals())' in "".join("".join(c["source"]) for c in notebook(STEMS[stage])["cells"])
+
+
+@pytest.mark.parametrize("scale", config.SCALES)
+@pytest.mark.parametrize("stage", config.STAGES)
+def test_every_scale_has_valid_settings(scale, stage):
+    assert config.settings(stage, scale=scale).scale == scale
+
+
+@pytest.mark.parametrize("bad, words", [({"betta": 1}, "betta"), ({"scale": "huge"}, "huge"), ({"beta": "much"}, "beta"), ({"updates": 1.5}, "updates"),
+                                        ({"lr": float("nan")}, "lr"), ({"beta": -1.0}, "beta"), ({"seed": True}, "seed")])
+def test_bad_settings_are_one_sentence(bad, words):
+    with pytest.raises(config.ConfigError, match=words):
+        config.settings("align", **bad)
+
+
+def test_papermills_unknown_parameter_is_refused():
+    namespace = {"In": ["", "scale = 'smoke'", "# Parameters\nscale = 'smoke'\nbetta = 3\n"], "scale": "smoke"}
+    with pytest.raises(config.ConfigError, match="betta"):
+        config.parameters("align", namespace)
+    namespace["In"][-1] = "# Parameters\nbeta = 3\n"
+    assert config.parameters("align", namespace | {"beta": 3}).beta == 3.0
+
+
+@pytest.mark.parametrize("stem", STEMS.values())
+def test_notebooks_are_committed_clean(stem):
+    nb = notebook(stem)
+    code = [c for c in nb["cells"] if c["cell_type"] == "code"]
+    assert not any(c["outputs"] or c["execution_count"] for c in code)
+    lengths = sorted(len("".join(c["source"]).splitlines()) for c in code)
+    assert lengths[-1] <= 25 and lengths[len(lengths) // 2] <= 9, lengths
+    assert nb["cells"][0]["source"][0].startswith("# ")
+    assert nb["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_toc_graph_and_readme_name_every_notebook():
+    toc, graph, readme = ((ROOT / p).read_text() for p in ("book/_toc.yml", "notebooks/Snakefile", "README.md"))
+    for stem in STEMS.values():
+        assert f"notebooks/{stem}" in toc and f'"{stem}"' in graph and stem in readme
+    assert {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")} == set(STEMS.values())
+
+
+def test_environment_installs_the_lock():
+    assert "-r requirements.lock" in (ROOT / "environment.yml").read_text()
+    python = re.search(r"python=([\d.]+)", (ROOT / "environment.yml").read_text())[1]
+    project = (ROOT / "pyproject.toml").read_text()
+    assert tuple(map(int, python.split("."))) >= tuple(map(int, re.search(r'requires-python = ">=([\d.]+)"', project)[1].split(".")))
+    locked = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split())
+    assert not any("+" in v for v in locked.values())
+    from packaging.requirements import Requirement
+
+    quoted = re.findall(r'"([A-Za-z][\w-]*[<>=][^"]*)"', project.split("[tool.setuptools]")[0].split("dependencies", 1)[1])
+    names = {k.lower().replace("_", "-"): v for k, v in locked.items()}
+    for requirement in map(Requirement, quoted):
+        if requirement.name != "jupyterlab":
+            assert names[requirement.name.lower()] in requirement.specifier, requirement
+
+
+def test_readme_commands_exist():
+    readme, make = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"\bmake (\w+)", readme)):
+        assert re.search(rf"^{target}:", make, re.M), target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stem, given, words", [("05_align", ["-p", "betta", "1"], "unknown parameter 'betta'"),
+                                                ("01_prompts", ["-p", "scale", "huge"], "unknown scale 'huge'"),
+                                                ("02_generate", [], "run notebook 01_prompts first")])
+def test_papermill_fails_with_one_sentence(tmp_path, stem, given, words):
+    import os
+
+    command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{stem}.ipynb", tmp_path / "out.ipynb", *given, "--no-progress-bar"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, "RLHF_NB_RUNS": str(tmp_path / "runs")})
+    assert done.returncode != 0 and words in done.stderr.strip().splitlines()[-1]
+    assert not list(tmp_path.glob("runs/*/*/manifest.json"))

@@ -1,0 +1,41 @@
+"""nbval: every notebook at smoke scale, text outputs against the executed copies in tests/reference (`make reference` refreshes them)."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory):
+    """nbval over the executed copies: (finished process, folder of the artifacts that this second run made)."""
+    folder, copies = tmp_path_factory.mktemp("nbval") / "runs", sorted((ROOT / "tests" / "reference").glob("*.ipynb"))
+    assert {p.name for p in copies} == {p.name for p in (ROOT / "notebooks").glob("*.ipynb")}
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-sanitize-with", ROOT / "tests" / "nbval.cfg", "--nbval-cell-timeout", "600", "-q",
+               "-p", "no:cacheprovider", *copies]
+    environment = {**os.environ, "RLHF_NB_RUNS": str(folder), "OMP_NUM_THREADS": "2"}
+    return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, env=environment), folder
+
+
+@pytest.mark.slow
+def test_notebooks_print_what_they_printed(replayed):
+    assert replayed[0].returncode == 0, replayed[0].stdout[-6000:]
+
+
+@pytest.mark.slow
+def test_one_seed_gives_the_same_digests(replayed, smoke):
+    """Papermill through the graph and nbval ran every notebook once each: all artifacts must be equal byte for byte."""
+    digests = [{p.parent.name: json.loads(p.read_text())["digest"] for p in folder.glob("smoke/*/manifest.json")} for folder in (replayed[1], smoke / "runs")]
+    assert len(digests[0]) == 8 and digests[0] == digests[1]
+
+
+def test_reference_sources_are_the_notebooks_own():
+    """A notebook changed without `make reference` would be compared with an old one."""
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        own = [c["source"] for c in json.loads(path.read_text())["cells"]]
+        copy = [c["source"] for c in json.loads((ROOT / "tests/reference" / path.name).read_text())["cells"]
+                if "injected-parameters" not in c["metadata"].get("tags", [])]
+        assert own == copy, f"{path.name}: run `make reference`"

@@ -1,0 +1,70 @@
+"""Grammar, contrastive prompts and splits."""
+
+import numpy as np
+import pytest
+
+from rlhf_nb import prompts
+from rlhf_nb.prompts import Attributes, phrase
+
+
+def test_the_papers_own_sentences():
+    assert phrase(Attributes("cup", count=3)) == "Three cups."
+    assert phrase(Attributes("cup", colour="green")) == "A green colored cup."
+    assert phrase(Attributes("cup", background="in the forest")) == "A cup in the forest."
+    assert phrase(Attributes("cup", 2, "green", "in the forest")) == "Two green cups in the forest."
+    assert phrase(Attributes("orange", background="on the moon")) == "An orange on the moon."
+    assert phrase(Attributes("wolf", count=2)) == "Two wolves."
+
+
+@pytest.mark.parametrize("name", ["toy", "paper"])
+def test_contrast_differs_in_exactly_one_attribute(name):
+    rng, vocabulary = np.random.default_rng(0), prompts.VOCABULARIES[name]
+    for want in (Attributes("cat", 2), Attributes("cat", colour="red"), Attributes("horse", 6, "blue", "on the moon")):
+        others = prompts.contrast(want, 9, rng, vocabulary.seen)
+        assert len({phrase(o) for o in others}) == 9
+        for other in others:
+            assert sum(getattr(other, a) != getattr(want, a) for a in prompts.ATTRIBUTES) == 1
+            assert other.asked == want.asked
+    with pytest.raises(ValueError, match="contrastive"):
+        prompts.contrast(Attributes("cat", 2), 5, rng, vocabulary.seen, allowed=set())
+    few = prompts.contrast(Attributes("cat", 2), 5, rng, vocabulary.seen, allowed={Attributes("cat", 3), Attributes("dog", 2)})
+    assert len(few) == 5 and set(few) <= {Attributes("cat", 3), Attributes("dog", 2)}
+
+
+def test_wrong_answers_of_the_reward_are_seen_prompts():
+    divided = prompts.splits(prompts.TOY)
+    allowed = {w for pools in divided.values() for w in pools["seen"]}
+    others = {w for pools in divided.values() for split in ("validation", "heldout", "unseen") for w in pools[split]}
+    rng = np.random.default_rng(0)
+    for want in divided["combination"]["seen"][:200] + divided["count"]["seen"]:
+        assert not set(prompts.contrast(want, 7, rng, prompts.TOY.seen, allowed)) & others
+
+
+def test_splits_share_nothing():
+    rows = prompts.split_rows(prompts.TOY, labelled=900, tuned=200, evaluated=500, tested=40)
+    of = {s: {r["prompt"] for r in rows if r["split"] == s} for s in prompts.SPLITS}
+    for a in prompts.SPLITS:
+        assert of[a]
+        for b in prompts.SPLITS:
+            assert a == b or not of[a] & of[b], (a, b)
+    counts = {s: sum(r["use"] == "evaluate" and r["split"] == s and r["category"] == "combination" for r in rows) for s in ("heldout", "unseen", "ood")}
+    assert counts == {"heldout": 500, "unseen": 500, "ood": 500}
+    seen = [r for r in rows if r["split"] == "seen"]
+    assert not {r["object"] for r in seen} & set(prompts.TOY.unseen) and not any(prompts.rare(prompts.attributes(r)) for r in seen)
+
+
+def test_a_prompt_never_changes_split_with_the_sizes():
+    small = prompts.split_rows(prompts.TOY, 10, 5, 20, 3)
+    large = {r["prompt"]: r["split"] for r in prompts.split_rows(prompts.TOY, 900, 200, 500, 40)}
+    assert all(large.get(r["prompt"], r["split"]) == r["split"] for r in small)
+
+
+def test_attributes_survive_the_table(tmp_path):
+    import pandas as pd
+
+    rows = prompts.split_rows(prompts.TOY, 20, 5, 5, 3)
+    pd.DataFrame(rows).to_csv(tmp_path / "p.csv", index=False)
+    for row, back in zip(rows, pd.read_csv(tmp_path / "p.csv").to_dict("records"), strict=True):
+        assert prompts.attributes(back) == prompts.attributes(row)
+        if row["split"] != "ood":
+            assert phrase(prompts.attributes(back)) == row["prompt"]

@@ -1,0 +1,69 @@
+"""Artifacts are whole or absent, and everything damaged is named."""
+
+import pytest
+
+from rlhf_nb import config, runs
+
+
+def made(stage="prompts", needs=(), **given):
+    run = runs.Run(stage, config.settings(stage, **given), needs=needs)
+    run.csv("prompts.csv", [{"prompt": "Two cats.", "use": "label"}])
+    return run
+
+
+def test_same_settings_same_digest(runs_folder):
+    first, second = made().finish(), made().finish()
+    assert first["digest"] == second["digest"] and first["files"] == second["files"]
+
+
+def test_a_killed_stage_leaves_the_last_good_one(runs_folder):
+    good = made().finish()
+    broken = made(seed=1)
+    broken.path("prompts.csv").write_text("half")
+    assert runs.manifest("smoke", "prompts") == good
+    assert "Two cats" in runs.result("smoke", "prompts", "prompts.csv").read_text()
+
+
+def test_partial_work_is_found_again_only_with_the_same_settings(runs_folder):
+    made().path("work/checkpoint").write_text("42")
+    assert made().path("work/checkpoint").read_text() == "42"
+    assert not made(seed=1).path("work/checkpoint").exists()
+
+
+def test_missing_inputs_name_the_notebook(runs_folder):
+    with pytest.raises(runs.ArtifactError, match="01_prompts first"):
+        runs.Run("generate", config.settings("generate"), needs=["prompts"])
+    made().finish()
+    runs.result("smoke", "prompts", "prompts.csv").unlink()
+    with pytest.raises(runs.ArtifactError, match="run notebook 01_prompts again"):
+        runs.result("smoke", "prompts", "prompts.csv")
+    (runs_folder / "smoke/prompts/manifest.json").write_text("{")
+    with pytest.raises(runs.ArtifactError, match="damaged"):
+        runs.manifest("smoke", "prompts")
+
+
+def test_wrong_columns_are_named(tmp_path):
+    (tmp_path / "p.csv").write_text("promt,use\nTwo cats.,label\n")
+    with pytest.raises(runs.ArtifactError, match="no column 'prompt'"):
+        runs.table(tmp_path / "p.csv", ("prompt",))
+    with pytest.raises(runs.ArtifactError, match="cannot be read"):
+        runs.table(tmp_path / "none.csv", ("prompt",))
+
+
+def test_images_round_trip_and_a_corrupt_one_is_named(tmp_path):
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    runs.save_images(tmp_path, images, {"prompt": ["a", "b", "c"]})
+    folder = runs.Images(tmp_path)
+    assert np.array_equal(folder[:], images) and np.array_equal(folder[np.array([2, 0])], images[[2, 0]])
+    (tmp_path / "000001.png").write_bytes((tmp_path / "000001.png").read_bytes()[:60])
+    with pytest.raises(runs.ArtifactError, match="000001.png"):
+        folder[:]
+
+
+def test_an_unwritable_folder_is_one_sentence(runs_folder):
+    runs_folder.parent.mkdir(exist_ok=True)
+    runs_folder.write_text("a file where a folder should be")
+    with pytest.raises(runs.ArtifactError, match="cannot write"):
+        made()
