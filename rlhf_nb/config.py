@@ -113,7 +113,7 @@ class Pretrain(Stage):
     decoder_steps: int = 2000      # the decoder alone, on the encoder's final latents
     clip_steps: int = 1200
     unet_steps: int = 4200
-    judge_steps: int = 1800
+    judge_steps: int = 2800
     checked: int = 2000            # fresh renders the judge is tested on
     gate_prompts: int = 500
     guidance: float = 2.5

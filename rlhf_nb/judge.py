@@ -72,25 +72,27 @@ def load(name):
 def lessons(n, seed):
     """`n` scenes to learn from with their labels: uint8 (n, 64, 64, 3) and int64 {attribute: (n,)}.
 
-    Three in five are ordinary; the rest hold no object, seven or eight, different shapes or colours, or chimeras, so that a
-    wrong picture is not read as a right one.
+    Half are ordinary; the rest hold no object, seven or eight, different shapes or colours, chimeras, or one or more shapes bent
+    beyond recognition, so that a wrong picture is not read as a right one.
     """
     images = np.empty((n, world.SIZE, world.SIZE, 3), np.uint8)
     labels = {a: np.empty(n, np.int64) for a in CLASSES}
     for i in range(n):
         truth, rng = world.scene(seed, i, uniform=True), world.rng_of(seed, i)
-        kind = rng.choice(6, p=(0.60, 0.04, 0.10, 0.10, 0.08, 0.08))
+        kind = rng.choice(7, p=(0.50, 0.04, 0.10, 0.08, 0.08, 0.06, 0.14))
         count = {1: 0, 2: int(rng.integers(7, 9))}.get(kind, max(truth.count, 2) if kind in (3, 4) else truth.count)
         objects, colours = [truth.object] * count, [truth.colour] * count
-        odd = rng.choice(count, rng.integers(1, count), replace=False) if kind in (3, 4) else range(count) if kind == 5 else ()
+        odd = rng.choice(count, rng.integers(1, count), replace=False) if kind in (3, 4) else range(count) if kind in (5, 6) else ()
         for k in odd:
             stranger = TOY.objects[(TOY.objects.index(truth.object) + rng.integers(1, 12)) % 12]
-            if kind == 4:
+            if kind == 6:
+                objects[k] = (truth.object, int(rng.integers(48)))
+            elif kind == 4:
                 colours[k] = COLOURS[(COLOURS.index(truth.colour) + rng.integers(1, 9)) % 9]
             else:
                 objects[k] = stranger if kind == 3 else (truth.object, stranger)
         images[i] = world.draw(objects, colours, truth.background, rng)
-        labels["object"][i] = CLASSES["object"].index(MIXED if kind in (1, 3, 5) else truth.object)
+        labels["object"][i] = CLASSES["object"].index(MIXED if kind in (1, 3, 5, 6) else truth.object)
         labels["colour"][i] = CLASSES["colour"].index(MIXED if kind in (1, 4) else truth.colour)
         labels["count"][i], labels["background"][i] = count, BACKGROUNDS.index(truth.background)
     return images, labels

@@ -169,14 +169,10 @@ def build(settings, folder, work, log):
 @torch.inference_mode()
 def broken(vae, images, seed):
     """Two thirds of `images` replaced by reconstructions, half of those from disturbed latents: what a sampler's flaws look like."""
-    out = images.copy()
-    for i in range(0, len(images), 96):
-        rows = np.arange(i, min(i + 96, len(images)))
-        rows = rows[rows % 3 > 0]
-        if len(rows):
-            mean, std = diffusion.encode_images(vae, images[rows])
-            g = train.generator(seed, i)
-            strength = 0.5 * torch.rand(len(rows), 1, 1, 1, generator=g) * torch.from_numpy(rows % 3 == 2)[:, None, None, None]
-            latents = mean + (std + strength * mean.std()) * torch.randn(mean.shape, generator=g)
-            out[rows] = diffusion.decode(vae, latents)
-    return out
+    images, rows = images.copy(), np.arange(len(images))
+    for part in np.array_split(rows[rows % 3 > 0], max(1, len(rows) // 64)):
+        mean, std = diffusion.encode_images(vae, images[part])
+        g = train.generator(seed, int(part[0]))
+        strength = 0.5 * torch.rand(len(part), 1, 1, 1, generator=g) * torch.from_numpy(part % 3 == 2)[:, None, None, None]
+        images[part] = diffusion.decode(vae, mean + (std + strength * mean.std()) * torch.randn(mean.shape, generator=g))
+    return images

@@ -23,8 +23,8 @@ _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 
 
 @cache
-def _glyph(name):
-    """High-resolution solid mask of one object, (256, 256) in [0, 1], and the same grown by a rim."""
+def _glyph(name, bend=None):
+    """High-resolution solid mask of one object, (256, 256) in [0, 1], and the same grown by a rim; `bend` numbers a random distortion."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
     from scipy import ndimage
@@ -41,7 +41,12 @@ def _glyph(name):
     small = Image.fromarray(solid.astype(np.uint8) * 255).resize([max(1, round(s * scale)) for s in solid.shape[::-1]])
     mask = Image.new("L", (256, 256))
     mask.paste(small, ((256 - small.width) // 2, (256 - small.height) // 2))
-    distance = ndimage.distance_transform_edt(np.asarray(mask) < 128)
+    mask = np.asarray(mask)
+    if bend is not None:
+        fields = np.random.default_rng([*name.encode(), bend]).normal(0, 22 + 2.5 * (bend % 16), (2, 6, 6))
+        shift = np.stack([ndimage.zoom(f, 256 / 6, order=3) for f in fields])
+        mask = ndimage.map_coordinates(mask, np.mgrid[0:256, 0:256] + shift, order=1)
+    distance = ndimage.distance_transform_edt(mask < 128)
     return Image.fromarray(np.where(distance <= 4, 255, 0).astype(np.uint8)), Image.fromarray(np.where(distance <= 20, 255, 0).astype(np.uint8))
 
 
@@ -49,12 +54,16 @@ def _glyph(name):
 def _stamp(name, size):
     """Alpha of the filled shape and of shape plus rim at `size` pixels, each (size, size, 1) float32.
 
-    A pair of names gives a chimera, the left half of one and the right half of the other: what a judge must not accept.
+    What a judge must not accept: a pair of names is a chimera, the left half of one and the right half of the other; a name with a
+    number is that shape bent beyond recognition.
     """
-    if isinstance(name, tuple):
+    from PIL import Image
+
+    if isinstance(name, tuple) and isinstance(name[1], str):
         left, right = (_stamp(n, size) for n in name)
         return tuple(np.concatenate((a[:, :size // 2], b[:, size // 2:]), 1) for a, b in zip(left, right, strict=True))
-    return tuple(np.asarray(m.resize((size, size), 4), np.float32)[..., None] / 255 for m in _glyph(name))  # 4: box filter
+    masks = _glyph(*name) if isinstance(name, tuple) else _glyph(name)
+    return tuple(np.asarray(m.resize((size, size), Image.BOX), np.float32)[..., None] / 255 for m in masks)
 
 
 def _blend(top, bottom, weight):

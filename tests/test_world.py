@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from rlhf_nb import judge, prompts, world
 
@@ -69,6 +70,17 @@ def test_judge_refuses_wrong_pictures(reader):
     shapes = np.stack([world.draw(["star", "cat"], ["red", "red"], "in the field", r) for r in rng])
     assert (judge.read(reader, colours)["colour"] == judge.MIXED).mean() > 0.9
     assert (judge.read(reader, shapes)["object"] == judge.MIXED).mean() > 0.9
+
+
+def test_judge_agrees_with_the_eye(reader):
+    """200 pictures of the base model labelled by eye; the exact figures are in notebook A1. One picture in ten is a matter of taste."""
+    from rlhf_nb import runs
+
+    eye = runs.Images(ROOT / "tests" / "eye")
+    answers, named = judge.read(reader, eye[:]), (eye.rows["object"] != judge.MIXED).to_numpy()
+    agree = {a: np.mean(answers[a].astype(str) == eye.rows[a].astype(str)) for a in judge.CLASSES}
+    assert len(eye) == 200 and agree["background"] > 0.97 and agree["count"] > 0.8 and agree["colour"] > 0.8
+    assert np.mean(answers["object"][named] == eye.rows["object"][named]) > 0.85
 
 
 def test_right_counts_only_what_was_asked():
