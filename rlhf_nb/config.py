@@ -43,7 +43,7 @@ class Prompts(Stage):
 class Generate(Stage):
     pipeline: str = "toy/pipeline"
     per_simple: int = 10           # images of a count, colour or background prompt (the paper: 60)
-    per_combination: int = 4       # images of a combination prompt (the paper: 6)
+    per_combination: int = 6       # images of a combination prompt (the paper: 6)
     per_test: int = 6              # images of a prompt that measures the reward
     test_seen: int = 40            # seen combination prompts that also get such images
     guidance: float = 2.5          # classifier-free guidance the images are drawn with
@@ -62,7 +62,7 @@ class Reward(Stage):
     lam: float = 0.5               # lambda, weight of prompt classification
     temperature: float = 2.0       # T of prompt classification
     candidates: int = 8            # N, the true prompt and N - 1 contrastive ones
-    updates: int = 1500
+    updates: int = 2500
     batch: int = 128
     lr: float = 1e-3
 
@@ -70,12 +70,12 @@ class Reward(Stage):
 @dataclass(frozen=True)
 class Align(Models):
     beta: float = 0.1              # weight of the pre-training term
-    updates: int = 1200
+    updates: int = 2400
     model_batch: int = 48          # rows of D_model a step
     pre_batch: int = 16            # rows of D_pre a step
-    lr: float = 5e-4
+    lr: float = 8e-4
     drop: float = 0.1              # share of prompts dropped, so that guidance keeps working
-    ema: float = 0.99
+    ema: float = 0.995
     pretraining: str = "world"     # "world", or a Hugging Face image folder of captioned pictures
     pre_images: int = 6000
     judge: str = "toy/judge"
