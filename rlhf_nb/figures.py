@@ -12,7 +12,13 @@ plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.r
 
 
 def sheet(images, titles=None, columns=8, marks=None, size=1.1):
-    """A grid of uint8 images (N, H, W, 3), enlarged without blur; `marks` (N,) of True / False / None frame right and wrong ones."""
+    """Show a grid of uint8 images (N, H, W, 3), enlarged without blur; `marks` (N,) of True / False / None frame right and wrong ones."""
+    grid(images, titles, columns, marks, size)
+    plt.show()
+
+
+def grid(images, titles, columns, marks, size):
+    """The figure behind `sheet`, for those who want to keep it."""
     rows = -(-len(images) // columns)
     longest = max((len(t) for t in titles), default=0) if titles is not None else 0
     lines = -(-longest // 17)
@@ -39,9 +45,9 @@ def wrap(text, width):
 
 
 def bars(table, label, groups, ylabel):
-    """Grouped bars with intervals. table: DataFrame with columns `label`, group, share, low, high; groups: {group: colour}."""
+    """Show grouped bars with intervals. table: DataFrame with columns `label`, group, share, low, high; groups: {group: colour}."""
     labels = list(dict.fromkeys(table[label]))
-    figure, axis = plt.subplots(figsize=(max(4.5, 1.15 * len(labels) + 1.5), 3))
+    _, axis = plt.subplots(figsize=(max(4.5, 1.15 * len(labels) + 1.5), 3))
     width = 0.8 / len(groups)
     for k, (group, colour) in enumerate(groups.items()):
         rows = table[table["group"] == group].set_index(label).reindex(labels)
@@ -51,7 +57,7 @@ def bars(table, label, groups, ylabel):
     axis.set(xticks=range(len(labels)), xticklabels=labels, ylabel=ylabel, ylim=(0, 105))
     axis.grid(axis="x", visible=False)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(groups))
-    return figure
+    plt.show()
 
 
 def curve(axis, x, rows, colour, label):
@@ -94,7 +100,7 @@ def thresholds(images, prompts, value, label, columns=6):
     for threshold in np.linspace(0.1, 0.9, 9):
         accepted, refused = order[value[order] >= threshold][:columns], order[value[order] < threshold][::-1][:columns]
         cells = [*accepted, *[None] * (columns - len(accepted)), *refused, *[None] * (columns - len(refused))]
-        figure = sheet([np.full_like(images[0], 255) if i is None else images[i] for i in cells], columns=columns, size=1.25,
+        figure = grid([np.full_like(images[0], 255) if i is None else images[i] for i in cells], columns=columns, size=1.25,
                        titles=["" if i is None else f"{value[i]:.2f} {prompts[i]}" for i in cells],
                        marks=[None if i is None else bool(label[i] > 0.5) for i in cells])
         stream = io.BytesIO()

@@ -1,6 +1,6 @@
 """The toy bundle: a small Stable Diffusion (autoencoder, CLIP, U-Net) trained from scratch on the world's noisy pairs."""
 
-import json
+from collections import Counter
 
 import numpy as np
 import torch
@@ -51,20 +51,30 @@ def autoencoder_loss(images, batch, seed):
 
 def tokenizer():
     """A `CLIPTokenizer` whose byte-pair merges make every word of the world one token; other words are spelled out."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
-    words = {*COUNTS, *COLOURS, *" ".join(BACKGROUNDS).lower().split(), *TOY.objects, *map(plural, TOY.objects),
-             *"a an picture of that is are some many colored . ,".split()}
+    words = sorted({*COUNTS, *COLOURS, *" ".join(BACKGROUNDS).lower().split(), *TOY.objects, *map(plural, TOY.objects),
+                    *"a an picture of that is are some many colored . ,".split()})
+    spelled, merges = [[*w[:-1], w[-1] + "</w>"] for w in words], []
+    while any(len(s) > 1 for s in spelled):
+        pairs = Counter(p for s in spelled for p in zip(s, s[1:], strict=False))
+        best = min(pairs, key=lambda p: (-pairs[p], p))  # ties by the alphabet, so that every run learns the same merges
+        merges.append(best)
+        spelled = [merged(s, best) for s in spelled]
     letters = [chr(c) for c in range(33, 127)]
-    bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    bpe.train_from_iterator(sorted(words), trainers.BpeTrainer(vocab_size=5000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False))
-    model = json.loads(bpe.to_str())["model"]
-    merges = [tuple(m) for m in model["merges"]]
-    entries = [*letters, *(c + "</w>" for c in letters), *dict.fromkeys(a + b for a, b in merges)]
-    vocab = {t: i for i, t in enumerate([*dict.fromkeys(entries), "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
+    entries = dict.fromkeys([*letters, *(c + "</w>" for c in letters), *(a + b for a, b in merges), "<|startoftext|>", "<|endoftext|>"])
+    return CLIPTokenizer(vocab={t: i for i, t in enumerate(entries)}, merges=merges, model_max_length=TOKENS)
+
+
+def merged(symbols, pair):
+    """`symbols` with every occurrence of `pair` joined, left to right."""
+    out = []
+    for symbol in symbols:
+        if out and (out[-1], symbol) == pair:
+            out[-1] += symbol
+        else:
+            out.append(symbol)
+    return out
 
 
 def clip(tokens):
