@@ -70,7 +70,7 @@ class Reward(Stage):
 @dataclass(frozen=True)
 class Align(Models):
     beta: float = 0.1              # weight of the pre-training term
-    updates: int = 2400
+    updates: int = 2000
     model_batch: int = 48          # rows of D_model a step
     pre_batch: int = 16            # rows of D_pre a step
     lr: float = 8e-4

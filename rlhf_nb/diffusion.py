@@ -26,15 +26,21 @@ def loading(cls, name, **options):
                          "(git checkout, or notebook A1_pretrain for the toy model) or give another folder or hub name") from error
 
 
-def load(name):
-    """A diffusers pipeline of Stable Diffusion's architecture, frozen, without the safety checker, silent, in eval mode."""
+def quiet():
+    """No bars or loading reports from the two libraries: errors still show."""
     import diffusers
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    for library in (transformers, diffusers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def load(name):
+    """A diffusers pipeline of Stable Diffusion's architecture, frozen, without the safety checker, silent, in eval mode."""
+    import diffusers
+
+    quiet()
     where = Path(config.place(name))
     missing = [p for p in PARTS if where.is_dir() and not (where / p).exists()]
     if missing:

@@ -130,6 +130,7 @@ def build(settings, folder, work, log):
 
     `log(part, rows)` is called with each part's name and an iterator of log rows, and must exhaust it.
     """
+    diffusion.quiet()
     from transformers import CLIPImageProcessor, CLIPTextModel
 
     n, seed = settings.pairs, settings.seed

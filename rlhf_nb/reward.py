@@ -14,11 +14,9 @@ class Clip:
     """A frozen CLIP of any size, from a shipped name, a folder or a hub name: projected image and text features."""
 
     def __init__(self, name):
+        diffusion.quiet()
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
-        from transformers.utils import logging
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
         self.model = diffusion.loading(CLIPModel, name).float().eval().requires_grad_(False)
         self.tokenizer = diffusion.loading(CLIPTokenizer, name)
         self.processor = diffusion.loading(CLIPImageProcessor, name)
