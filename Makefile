@@ -16,7 +16,6 @@ test: .venv/ready  ## lint, unit tests, notebooks against their references, stri
 	$(BIN)/python -m pytest
 
 lab: .venv/ready  ## step through the notebooks
-	$(BIN)/pip install -q "jupyterlab>=4.4"
 	$(BIN)/jupyter lab notebooks
 
 reference: .venv/ready     ## refresh the executed copies that nbval compares with

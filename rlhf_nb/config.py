@@ -33,26 +33,29 @@ class Models(Stage):
 @dataclass(frozen=True)
 class Prompts(Stage):
     vocabulary: str = "toy"
-    labelled: int = 900            # seen combination prompts; every seen simple prompt is labelled too
+    labelled: int = 1800           # seen combination prompts; every seen simple prompt is labelled too
     evaluated: int = 500           # combination prompts of each evaluation split
     tuned: int = 200               # validation combination prompts, for choosing guidance
-    tested: int = 40               # combination prompts of each split that measure the reward
+    tested: int = 100              # combination prompts of each split that measure the reward
 
 
 @dataclass(frozen=True)
 class Generate(Stage):
     pipeline: str = "toy/pipeline"
     per_simple: int = 10           # images of a count, colour or background prompt (the paper: 60)
-    per_combination: int = 6       # images of a combination prompt (the paper: 6)
+    per_combination: int = 5       # images of a combination prompt (the paper: 6)
     per_test: int = 6              # images of a prompt that measures the reward
     test_seen: int = 40            # seen combination prompts that also get such images
-    guidance: float = 2.5          # classifier-free guidance the images are drawn with
+    guidance: float = 2.0          # classifier-free guidance the images are drawn with
     steps: int = 10                # DPM-Solver++ steps
 
 
 @dataclass(frozen=True)
 class Feedback(Stage):
     raters: int = 3                # simulated raters an image
+    careless: float = 0.1          # share of the images that one more rater labels at random
+    imported: str = ""             # a file of labels to add
+    aggregation: str = "majority"  # or "dawid-skene"
     judge: str = "toy/judge"
 
 
@@ -62,9 +65,14 @@ class Reward(Stage):
     lam: float = 0.5               # lambda, weight of prompt classification
     temperature: float = 2.0       # T of prompt classification
     candidates: int = 8            # N, the true prompt and N - 1 contrastive ones
-    updates: int = 2500
+    updates: int = 800
     batch: int = 128
     lr: float = 1e-3
+    hidden: int = 1024
+    weighted: bool = False         # weigh each label by how sure the raters were
+    seeds: int = 5                 # heads behind every figure
+    study_updates: int = 450       # of the many heads of the studies, which are
+    study_hidden: int = 256        # also narrower
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class Align(Models):
     pretraining: str = "world"     # "world", or a Hugging Face image folder of captioned pictures
     pre_images: int = 6000
     judge: str = "toy/judge"
+    scorer: str = "learnt"         # or "similarity", or the folder or hub name of a preference scorer of CLIP's architecture
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Evaluate(Models):
     voted: int = 60                # prompts of the seen and of the unseen group that raters compare, four images each
     renders: int = 2000            # real scenes behind the Fréchet distance
     judge: str = "toy/judge"
+    scorer: str = "learnt"
 
 
 @dataclass(frozen=True)
@@ -96,11 +106,12 @@ class BestOfN(Models):
     most: int = 16                 # largest n
     steps: int = 10
     judge: str = "toy/judge"
+    scorer: str = "learnt"
 
 
 @dataclass(frozen=True)
 class Tour(Models):
-    guidance: float = 2.5
+    guidance: float = 2.0
     steps: int = 10
     judge: str = "toy/judge"
 
@@ -112,36 +123,38 @@ class Pretrain(Stage):
     autoencoder_steps: int = 5300
     decoder_steps: int = 2000      # the decoder alone, on the encoder's final latents
     clip_steps: int = 1200
+    vision_steps: int = 4500       # the vision tower and the projections alone, on the final text tower
     unet_steps: int = 4200
     judge_steps: int = 2800
     checked: int = 2000            # fresh renders the judge is tested on
     gate_prompts: int = 500
-    guidance: float = 2.5
+    guidance: float = 2.0
     steps: int = 10
 
 
 STAGES = {"tour": Tour, "prompts": Prompts, "generate": Generate, "feedback": Feedback, "reward": Reward, "align": Align,
           "evaluate": Evaluate, "best_of_n": BestOfN, "pretrain": Pretrain}
 _SD15 = {"pipeline": SD15, "clip": CLIP_L, "judge": ""}
+CHOICES = {"aggregation": ("majority", "dawid-skene")}
 ZERO = ("seed", "raters", "pre_batch", "labelled", "tuned", "evaluated", "tested", "test_seen")  # whole numbers that may be zero
 # The defaults above are the toy scale's; here is what the other two change.
 SCALES = {
     "smoke": {
         "prompts": {"labelled": 12, "evaluated": 6, "tuned": 4, "tested": 2},
         "generate": {"per_simple": 1, "per_combination": 3, "per_test": 3, "test_seen": 4, "steps": 4},
-        "reward": {"updates": 30},
+        "reward": {"updates": 30, "seeds": 2, "study_updates": 10, "study_hidden": 16},
         "align": {"updates": 6, "model_batch": 12, "pre_batch": 4, "pre_images": 32},
         "evaluate": {"guidances": (1.5, 3.0), "steps": 4, "voted": 2, "renders": 64},
         "best_of_n": {"prompts": 4, "most": 4, "steps": 4},
         "tour": {"steps": 6},
-        "pretrain": {"retrain": True, "pairs": 96, "autoencoder_steps": 2, "decoder_steps": 2, "clip_steps": 2, "unet_steps": 2, "judge_steps": 2,
-                     "checked": 64, "gate_prompts": 16, "steps": 4},
+        "pretrain": {"retrain": True, "pairs": 96, "autoencoder_steps": 2, "decoder_steps": 2, "clip_steps": 2, "vision_steps": 2,
+                     "unet_steps": 2, "judge_steps": 2, "checked": 64, "gate_prompts": 16, "steps": 4},
     },
     "toy": {},
     "sd15": {
         "prompts": {"vocabulary": "paper", "labelled": 2528, "evaluated": 500, "tuned": 100},
         "generate": {"per_simple": 60, "per_combination": 6, "guidance": 7.5, "steps": 20},
-        "feedback": {"raters": 0},
+        "feedback": {"raters": 0, "careless": 0.0},
         "reward": {"updates": 20_000, "batch": 512, "lr": 1e-4},
         "align": {"updates": 10_000, "model_batch": 256, "pre_batch": 256, "lr": 2e-5, "beta": 1.0, "ema": 0.0,
                   "pretraining": "laion", "pre_images": 625_000},
@@ -177,6 +190,8 @@ def settings(stage, **given):
         least = 0 if kind is float or name in ZERO else 1
         if kind in (int, float) and not (value >= least and value < float("inf")) or name in ("temperature", "lr") and value == 0:
             raise ConfigError(f"parameter {name!r} must be a finite number, {'above zero' if kind is float else f'at least {least}'}, not {value!r}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ConfigError(f"parameter {name!r} must be one of {', '.join(CHOICES[name])}, not {value!r}")
         values[name] = value
     return cls(**values)
 

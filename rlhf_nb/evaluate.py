@@ -30,22 +30,66 @@ def paired(base, tuned, draws=10_000, seed=0):
             "won": won, "lost": lost, "n": len(base)}
 
 
-def pairwise(scores, labels, prompts, draws=4000, seed=0):
-    """E2's accuracy: of all pairs of a good and a bad image of one prompt, the share in which the good one scores higher (ties
-    count half), with a bootstrap interval over prompts: {"share", "low", "high", "pairs", "prompts"}.
+def pairwise(scores, labels, prompts, against=None, across=False, draws=2000, seed=0):
+    """E2's accuracy: of all pairs of a good and a bad image of one prompt, the share in which the good one scores higher (ties count half).
+
+    With `across` the two may be of different prompts, each scored under its own; with `against` the result is the difference from
+    those scores' share on the same pairs. scores (B,), or (S, B) of S training seeds: the 95 % bootstrap interval resamples prompts
+    and, where there are several, seeds. Returns {"share", "low", "high", "pairs", "prompts", "seeds"}.
     """
-    counted = []
-    for prompt in np.unique(prompts):
-        of = prompts == prompt
-        difference = scores[of & (labels > 0.5)][:, None] - scores[of & (labels < 0.5)][None]
-        if difference.size:
-            counted.append(((difference > 0).sum() + 0.5 * (difference == 0).sum(), difference.size))
-    if not counted:
-        return {"share": np.nan, "low": np.nan, "high": np.nan, "pairs": 0, "prompts": 0}
-    wins, pairs = np.array(counted, float).T
-    picks = np.random.default_rng(seed).integers(len(wins), size=(draws, len(wins)))
-    low, high = np.quantile(wins[picks].sum(1) / pairs[picks].sum(1), (0.025, 0.975))
-    return {"share": wins.sum() / pairs.sum(), "low": low, "high": high, "pairs": int(pairs.sum()), "prompts": len(wins)}
+    scores, against = (None if v is None else np.atleast_2d(v) for v in (scores, against))
+    names, which = np.unique(prompts, return_inverse=True)
+    of = np.eye(len(names))[which]                                      # (B, P)
+    good, bad = np.flatnonzero(labels > 0.5), np.flatnonzero(labels < 0.5)
+    counted = np.ones((len(names), len(names))) if across else np.eye(len(names))
+    pairs = of[good].sum(0)[:, None] * of[bad].sum(0) * counted         # (P, P): good of one prompt, bad of another
+
+    def won(values):
+        """(S, P, P) of pairs won."""
+        gap = np.sign(values[:, good, None] - values[:, None, bad]) / 2 + 0.5
+        return np.einsum("gp,sgb,bq->spq", of[good], gap, of[bad], optimize=True) * counted
+
+    wins = won(scores) - (0 if against is None else won(against))
+    out = {"pairs": int(pairs.sum()), "prompts": int((pairs.sum(1) + pairs.sum(0) > 0).sum()), "seeds": len(scores)}
+    if not pairs.sum():
+        return {"share": np.nan, "low": np.nan, "high": np.nan, **out}
+    rng, (n, count) = np.random.default_rng(seed), (len(names), len(wins))
+    times, picked = rng.multinomial(n, np.full(n, 1 / n), draws), rng.multinomial(count, np.full(count, 1 / count), draws)
+    if across:
+        total = np.einsum("dp,pq,dq->d", times, pairs, times, optimize=True)
+        each = np.stack([np.einsum("dp,pq,dq->d", times, w, times, optimize=True) for w in wins], 1)  # (draws, S)
+    else:
+        total, each = times @ pairs.diagonal(), times @ wins.diagonal(axis1=1, axis2=2).T
+    drawn = (each * picked).sum(1) / count / np.maximum(total, 1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {"share": float(wins.mean(0).sum() / pairs.sum()), "low": float(low), "high": float(high), **out}
+
+
+def calibration(scores, labels):
+    """(ECE over 10 equal bins (torchmetrics), Brier score) of scores (B,) in [0, 1] against labels (B,) of 0 and 1."""
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    scores, labels = (torch.as_tensor(np.asarray(v, np.float32)) for v in (scores, labels))
+    return float(binary_calibration_error(scores, labels.int(), n_bins=10)), float((scores - labels).square().mean())
+
+
+def fit_temperature(scores, labels):
+    """The tau that makes sigmoid(logit(score) / tau) most likely under labels (B,): one number, fit on validation data (Guo et al., 2017)."""
+    from scipy.optimize import minimize_scalar
+
+    labels = np.asarray(labels, float)
+
+    def loss(log_tau):
+        p = tempered(scores, np.exp(log_tau))
+        return -np.mean(labels * np.log(p) + (1 - labels) * np.log1p(-p))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def tempered(scores, tau):
+    """sigmoid(logit(score) / tau), kept off 0 and 1."""
+    p = np.clip(np.asarray(scores, float), 1e-6, 1 - 1e-6)
+    return np.clip(1 / (1 + np.exp(-(np.log(p) - np.log1p(-p)) / tau)), 1e-9, 1 - 1e-9)
 
 
 def frechet(extractor, real, fake, batch=256):

@@ -47,7 +47,7 @@ def wrap(text, width):
 def bars(table, label, groups, ylabel):
     """Show grouped bars with intervals. table: DataFrame with columns `label`, group, share, low, high; groups: {group: colour}."""
     labels = list(dict.fromkeys(table[label]))
-    _, axis = plt.subplots(figsize=(max(4.5, 1.15 * len(labels) + 1.5), 3))
+    _, axis = plt.subplots(figsize=(max(5, 1.6 * len(labels) + 1.2), 3))
     width = 0.8 / len(groups)
     for k, (group, colour) in enumerate(groups.items()):
         rows = table[table["group"] == group].set_index(label).reindex(labels)

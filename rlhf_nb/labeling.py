@@ -1,4 +1,7 @@
-"""The labelling widget: three images of one prompt at a time, good / bad / skip each, written to the store at the click."""
+"""The labelling widget: three images of one prompt at a time, good / bad / skip each, written to the store at the click.
+
+Made of core ipywidgets only, so that JupyterLab, Notebook 7 and VS Code show it alike.
+"""
 
 import html
 import io
@@ -12,9 +15,10 @@ from .feedback import LABELS
 
 QUESTION = ("Does the picture show what the sentence says? Judge only that: how many, which colour, which object, where. Beauty does "
             "not count. <b>Skip</b> if you cannot tell.")
+KEYS = "type here: g good, b bad, s skip, u undo"
 
 
-def png(image, pixels=192):
+def png(image, pixels=256):
     """PNG bytes of a uint8 image, enlarged without blur."""
     stream = io.BytesIO()
     factor = max(1, pixels // image.shape[1])
@@ -22,63 +26,93 @@ def png(image, pixels=192):
     return stream.getvalue()
 
 
-class Labeler(w.VBox):
-    """Show the groups of three that `rater` has not judged yet, in an order of the rater's own that hides categories.
+def sequence(prompts, rater, seed=0, again=0.05):
+    """Groups of up to three images of one prompt, in an order of the rater's own that hides categories; a share `again` of the
+    groups comes back in the second half, so that the rater's agreement with himself can be measured."""
+    rng, prompts = np.random.default_rng([seed, *str(rater).encode()]), np.asarray(prompts)
+    groups = [g[i:i + 3] for p in np.unique(prompts) for g in [np.flatnonzero(prompts == p)] for i in range(0, len(g), 3)]
+    order = rng.permutation(len(groups)).tolist()
+    for k, group in enumerate(order[:round(again * len(groups))]):
+        order.insert(len(groups) // 2 + k + int(rng.integers(len(groups) - len(groups) // 2 + 1)), group)
+    return [groups[i].tolist() for i in order]
 
-    images: anything indexable by an array of rows; prompts: one per image; store: a feedback.Store.
+
+class Labeler(w.VBox):
+    """Ask `rater` for every group of `sequence`, from the first one without an answer in the store.
+
+    images: anything indexable by a list of rows; prompts: one per image; store: a feedback.Store. A judgement's position is three
+    times its group's place in the sequence plus its place in the group.
     """
 
     def __init__(self, images, prompts, store, rater, seed=0):
-        self.images, self.prompts, self.store, self.rater = images, np.asarray(prompts), store, rater
-        done = set(store.table().query("rater == @rater").image)
-        groups = [g[i:i + 3] for p in np.unique(self.prompts) for g in [np.flatnonzero(self.prompts == p)] for i in range(0, len(g), 3)]
-        order = np.random.default_rng([seed, *rater.encode()]).permutation(len(groups))
-        self.total = len(groups)
-        self.queue = [groups[i] for i in order if not done.issuperset(groups[i].tolist())]
-        self.history = []
+        self.images, self.prompts, self.store, self.rater = images, np.asarray(prompts), store, str(rater)
+        self.sequence = sequence(self.prompts, self.rater, seed)
+        self.done = {}  # position -> (id, label), oldest first
+        for row in store.table().query("rater == @self.rater and position.notna()").itertuples():
+            group, slot = divmod(int(row.position), 3)
+            if group < len(self.sequence) and self.sequence[group][slot:slot + 1] == [row.image] and self.prompts[row.image] == row.prompt:
+                self.done[int(row.position)] = (row.id, row.label)
+        self.pace, self.typed, self.filling = [], "", False
         self.caption, self.progress = w.HTML(), w.HTML()
-        self.pictures = [w.Image(format="png", layout=w.Layout(width="192px", height="192px")) for _ in range(3)]
-        self.choices = [w.ToggleButtons(options=LABELS, value=None, style={"button_width": "56px"}) for _ in range(3)]
-        for choice in self.choices:
-            choice.observe(self._chosen, "value")
-        self.back = w.Button(description="undo", icon="undo", tooltip="take back the last three labels")
+        self.pictures = [w.Image(format="png", layout=w.Layout(width="256px", height="256px")) for _ in range(3)]
+        self.choices = [w.ToggleButtons(options=LABELS, value=None, style={"button_width": "74px"}) for _ in range(3)]
+        for slot, choice in enumerate(self.choices):
+            choice.observe(lambda change, slot=slot: change["new"] and not self.filling and self.label(slot, change["new"]), "value")
+        self.typing = w.Text(placeholder=KEYS, continuous_update=True, layout=w.Layout(width="280px"))
+        self.typing.observe(lambda change: self.type(change["new"]), "value")
+        self.back = w.Button(description="undo", icon="undo", tooltip="take back the last label")
         self.back.on_click(lambda _: self.undo())
-        columns = w.HBox([w.VBox([p, c]) for p, c in zip(self.pictures, self.choices, strict=True)])
-        super().__init__([w.HTML(f"<p>{QUESTION}</p>"), self.caption, columns, w.HBox([self.back, self.progress])])
+        self.columns = [w.VBox([p, c], layout=w.Layout(padding="4px")) for p, c in zip(self.pictures, self.choices, strict=True)]
+        super().__init__([w.HTML(f"<p>{QUESTION}</p>"), self.caption, w.HBox(self.columns, layout=w.Layout(flex_flow="row wrap")),
+                          w.HBox([self.typing, self.back, self.progress], layout=w.Layout(flex_flow="row wrap"))])
         self._show()
 
-    def _show(self):
-        self.progress.value = f"{self.total - len(self.queue)} of {self.total} groups done by {html.escape(self.rater)}"
-        rows = self.queue[0] if self.queue else ()
-        self.caption.value = f"<h3>{html.escape(str(self.prompts[rows[0]]))}</h3>" if len(rows) else "<h3>All done. Thank you.</h3>"
-        for k, (picture, choice) in enumerate(zip(self.pictures, self.choices, strict=True)):
-            on = k < len(rows)
-            with choice.hold_trait_notifications():
-                choice.value = None
-            choice.disabled, picture.layout.visibility = not on, "visible" if on else "hidden"
-            if on:
-                picture.value = png(self.images[rows[k:k + 1]][0])
-        self.shown = time.time()
+    def _missing(self):
+        """Positions still to be judged, in order."""
+        return [3 * g + k for g, rows in enumerate(self.sequence) for k in range(len(rows)) if 3 * g + k not in self.done]
 
-    def _chosen(self, change):
-        if change["new"] is None:
-            return
-        rows = self.queue[0]
-        labels = [c.value for c in self.choices[:len(rows)]]
-        if None in labels:
-            return
-        seconds = time.time() - self.shown
-        together = ",".join(map(str, rows))
-        self.history.append((rows, self.store.add([{"rater": self.rater, "image": int(i), "prompt": str(self.prompts[i]), "label": label,
-                                                    "shown_with": together, "seconds": seconds} for i, label in zip(rows, labels, strict=True)])))
-        self.queue.pop(0)
+    def _show(self):
+        missing = self._missing()
+        self.group, rows = (missing[0] // 3, self.sequence[missing[0] // 3]) if missing else (None, [])
+        self.caption.value = f"<h3>{html.escape(str(self.prompts[rows[0]]))}</h3>" if rows else "<h3>All done. Thank you.</h3>"
+        self.progress.value = (f"{len(self.done)} of {len(self.done) + len(missing)} images judged by {html.escape(self.rater)}"
+                               + (f", {np.median(self.pace):.1f} s each" if self.pace else ""))
+        self.filling = True
+        for slot, (picture, choice, column) in enumerate(zip(self.pictures, self.choices, self.columns, strict=True)):
+            on = slot < len(rows)
+            choice.value = self.done.get(3 * self.group + slot, (0, None))[1] if on else None
+            choice.disabled, column.layout.visibility = not on, "visible" if on else "hidden"
+            column.layout.border = f"2px solid {'#2e86ab' if missing and missing[0] == 3 * self.group + slot else 'transparent'}" if on else ""
+            if on:
+                picture.value = png(self.images[[rows[slot]]][0])
+        self.filling, self.since = False, time.time()
+
+    def label(self, slot, label):
+        """Judge picture `slot` of the group on show; a second word on it takes the first one back."""
+        position, rows, seconds = 3 * self.group + slot, self.sequence[self.group], time.time() - self.since
+        if position in self.done:
+            self.store.undo(self.done.pop(position)[0], self.rater)
+        image = rows[slot]
+        [identity] = self.store.add([{"rater": self.rater, "image": image, "prompt": str(self.prompts[image]), "label": label,
+                                      "shown_with": ",".join(map(str, rows)), "position": position, "seconds": seconds}])
+        self.done[position] = (identity, label)
+        self.pace = [*self.pace[-49:], seconds]
         self._show()
 
     def undo(self):
-        """Take back the last group and show it again."""
-        if self.history:
-            rows, ids = self.history.pop()
-            for identity in ids:
-                self.store.undo(identity, self.rater)
-            self.queue.insert(0, rows)
+        """Take back the last label, of this kernel or an earlier one, and show its group again."""
+        if self.done:
+            _, (identity, _) = self.done.popitem()
+            self.store.undo(identity, self.rater)
             self._show()
+
+    def type(self, text):
+        """Keys typed so far: each new letter judges the framed picture; u, or deleting a letter, takes one label back."""
+        same = next((i for i, (a, b) in enumerate(zip(text, self.typed, strict=False)) if a != b), min(len(text), len(self.typed)))
+        known = {name[0]: name for name in LABELS}
+        for key in [*("u" for k in self.typed[same:].lower() if k in known), *text[same:].lower()]:
+            if key == "u":
+                self.undo()
+            elif key in known and self.group is not None:
+                self.label(self._missing()[0] % 3, known[key])
+        self.typed = text

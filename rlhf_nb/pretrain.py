@@ -153,6 +153,13 @@ def build(settings, folder, work, log):
     ids = tokens(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     fit("clip", clip_model, clip_loss(images, ids, min(256, n), seed + 1), steps=settings.clip_steps, lr=1e-3, warmup=150, weight_decay=0.05)
 
+    # The text tower is now fixed, for the U-Net will be built on it; the vision tower goes on, on pictures as a sampler leaves them too.
+    for part in (clip_model.vision_model, clip_model.visual_projection, clip_model.text_projection):
+        part.requires_grad_(True)
+    clip_model.logit_scale.requires_grad_(True)
+    fit("vision", clip_model, clip_loss(broken(vae, images, seed + 6), ids, min(128, n), seed + 6), steps=settings.vision_steps, lr=1e-3, warmup=150,
+        weight_decay=0.05)
+
     mean, _ = diffusion.encode_images(vae, images[:4000])
     vae.register_to_config(scaling_factor=float(vae.config.scaling_factor / mean.std()), shift_factor=None)
     clip_model.save_pretrained(work / "clip")

@@ -1,5 +1,6 @@
 """Rewards: one signature, `reward(images, prompts) -> scores (B,)`. Ours is a head on frozen CLIP features; CLIP similarity is another."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import diffusion, losses, train
+from . import diffusion, losses, runs, train
 
 
 class Clip:
@@ -33,6 +34,20 @@ class Clip:
             out.append(self.model.visual_projection(self.model.vision_model(x).pooler_output).float().cpu())
         return torch.cat(out)
 
+    def folder(self, images, cache):
+        """Features (N, D) of a runs.Images folder, kept in `cache` under the content of both the pictures and this model."""
+        from safetensors.torch import load_file, save
+
+        weights = hashlib.sha256(save({k: v.cpu().contiguous() for k, v in self.model.vision_model.state_dict().items()})
+                                 + save({"p": self.model.visual_projection.weight.cpu()})).hexdigest()
+        path = Path(cache) / f"{hashlib.sha256((weights + runs.digest(images.folder)).encode()).hexdigest()[:24]}.safetensors"
+        if not path.exists():
+            features = torch.cat([self.images(images[i:i + 512]) for i in range(0, len(images), 512)])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".part").write_bytes(save({"features": features}))
+            path.with_suffix(".part").replace(path)
+        return load_file(path)["features"]
+
     @torch.inference_mode()
     def prompts(self, prompts, batch=512):
         """Features (B, D) of prompts, not normalised; each unique prompt is encoded once."""
@@ -46,7 +61,10 @@ class Clip:
 
 
 def similarity(clip):
-    """CLIP similarity as a reward: cosine of image and prompt, mapped from [-1, 1] to [0, 1]."""
+    """CLIP similarity as a reward: cosine of image and prompt, mapped from [-1, 1] to [0, 1].
+
+    With the weights of a preference scorer of CLIP's architecture (PickScore, HPS v2) this is that scorer.
+    """
 
     def reward(images, prompts):
         cosine = torch.cosine_similarity(clip.images(images), clip.prompts(prompts))
@@ -55,33 +73,61 @@ def similarity(clip):
     return reward
 
 
-def head(width, hidden=1024):
-    """r_phi on concatenated features: (B, 2 D) -> (B, 1) in [0, 1]; two layers, ReLU, sigmoid (section 4.2)."""
-    return nn.Sequential(nn.Linear(2 * width, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Sigmoid())
+def scorer(name, folder, clip):
+    """The reward called `name`: "learnt" is the saved one in `folder`, "similarity" that of `clip`, anything else a scorer's folder or hub name."""
+    return load(folder, Clip(clip)) if name == "learnt" else similarity(Clip(clip if name == "similarity" else name))
 
 
-def pair_scores(model, image, text):
-    """Scores (B, N) of image features (B, D) against N texts each, (B, N, D)."""
-    both = torch.cat((image[:, None].expand(-1, text.shape[1], -1), text), -1)  # (B, N, 2 D)
-    return model(both).squeeze(-1)
+class Head(nn.Module):
+    """r_phi of section 4.2 on frozen features: two layers, ReLU, sigmoid; image (B, D), text (B, N, D) -> scores (B, N) in [0, 1].
 
-
-def reward_loss(image, texts, candidates, labels, *, lam, temperature, batch, seed):
-    """L_MSE + lambda L_pc as a `loss_at(head, step)` for train.loop.
-
-    image (M, D); texts (U, D) of unique prompts; candidates (M, N) rows into texts, the true prompt first; labels (M,). Only
-    good images (label above 1/2) enter L_pc.
+    The first layer of a concatenation is the sum of two layers, so an image's part is computed once for all its N sentences.
     """
 
+    def __init__(self, width, hidden=1024):
+        super().__init__()
+        whole = nn.Linear(2 * width, hidden)  # drawn as one layer on the concatenation would be
+        self.image, self.text, self.out = nn.Linear(width, hidden), nn.Linear(width, hidden, bias=False), nn.Linear(hidden, 1)
+        with torch.no_grad():
+            for part, weight in zip((self.image, self.text), whole.weight.split(width, 1), strict=True):
+                part.weight.copy_(weight)
+            self.image.bias.copy_(whole.bias)
+
+    def forward(self, image, text):
+        return self.out((self.image(image)[:, None] + self.text(text)).relu()).sigmoid().squeeze(-1)
+
+
+def reward_loss(image, texts, candidates, labels, *, lam, temperature, batch, seed, weights=None):
+    """L_MSE + lambda L_pc as a `loss_at(head, step)` for train.loop.
+
+    image (M, D); texts (U, D) of unique prompts; candidates (M, N) rows into texts, the true prompt first; labels (M,); weights
+    (M,), if given, of the label errors. L_pc is taken over a batch of its own, half the size, of good images (label above 1/2).
+    """
+    good = torch.nonzero(labels > 0.5).squeeze(1)
+
     def loss_at(model, step):
-        rows, device = train.rows_at(seed, step, batch, len(image)), next(model.parameters()).device
-        scores = pair_scores(model, image[rows].to(device), texts[candidates[rows]].to(device))  # (B, N)
-        y = labels[rows].to(device)
-        mse, good = losses.reward_mse(scores[:, 0], y).mean(), (y > 0.5).float()
-        pc = (losses.prompt_classification(scores, temperature) * good).sum() / good.sum().clamp(min=1)
+        device = next(model.parameters()).device
+        rows = train.rows_at(seed, step, batch, len(image))
+        scores = model(image[rows].to(device), texts[candidates[rows, :1]].to(device))[:, 0]
+        error = losses.reward_mse(scores, labels[rows].to(device))
+        mse = (error if weights is None else error * weights[rows].to(device)).mean()
+        if not lam or not len(good):
+            return mse, {"mse": mse, "pc": mse.new_zeros(())}
+        rows = good[train.rows_at(seed + 1, step, max(1, batch // 2), len(good))]
+        pc = losses.prompt_classification(model(image[rows].to(device), texts[candidates[rows]].to(device)), temperature).mean()
         return mse + lam * pc, {"mse": mse, "pc": pc}
 
     return loss_at
+
+
+def fit(clip, image, texts, candidates, labels, *, updates, lr, hidden=1024, seed=0, **objective):
+    """Train a head from scratch: (Reward, log rows). Arguments as `reward_loss` takes them."""
+    torch.manual_seed(seed)
+    model = Head(image.shape[1], hidden)
+    objective["batch"] = min(objective["batch"], len(image))
+    loss_at = reward_loss(image, texts, candidates, labels, seed=seed, **objective)
+    log = list(train.loop(model, loss_at, steps=updates, lr=lr, warmup=20, weight_decay=0.05))
+    return Reward(clip, model), log
 
 
 class Reward:
@@ -97,7 +143,7 @@ class Reward:
     def of_features(self, image, text):
         """Scores (B,) of features (B, D), as numpy."""
         device = next(self.model.parameters()).device
-        return pair_scores(self.model, image.to(device), text[:, None].to(device)).squeeze(1).cpu().numpy()
+        return self.model(image.to(device), text[:, None].to(device)).squeeze(1).cpu().numpy()
 
     def save(self, folder, about):
         """safetensors + a JSON card."""
@@ -106,15 +152,15 @@ class Reward:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self.model.state_dict(), folder / "model.safetensors")
-        (folder / "card.json").write_text(json.dumps(about | {"width": self.clip.width}, indent=1) + "\n")
+        (folder / "card.json").write_text(json.dumps(about | {"width": self.clip.width, "hidden": self.model.out.in_features}, indent=1, default=float) + "\n")
 
 
 def load(folder, clip):
-    """A saved reward on `clip`. Raises ModelError if the file is damaged or was trained on features of another width."""
+    """A saved reward on `clip`. Raises ModelError if a file is damaged or it was trained on features of another width."""
     from safetensors.torch import load_file
 
-    model = head(clip.width)
     try:
+        model = Head(clip.width, json.loads((Path(folder) / "card.json").read_text())["hidden"])
         model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     except Exception as error:
         raise diffusion.ModelError(f"reward in {folder} cannot be loaded ({type(error).__name__}: {str(error)[:120]}): "

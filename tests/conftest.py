@@ -42,6 +42,16 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
+def browser(chromium):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """Every notebook executed at smoke scale through the graph: the folder of executed copies, beside runs/."""
     import subprocess

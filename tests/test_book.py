@@ -38,16 +38,6 @@ def test_strict_build_has_every_page(site):
     assert '<p class="admonition-title">Here</p>' in results and "held-out combination prompts the base model gets everything right" in results
 
 
-@pytest.fixture(scope="session")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser, site):
     """A page whose every request to another host is refused and remembered."""

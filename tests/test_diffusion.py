@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_nb import config, diffusion, judge, reward
+from rlhf_nb import config, diffusion, judge, reward, runs
 
 TOY = config.ASSETS / "toy"
 PROMPTS = ["Two green stars in the sea.", "A red colored cat.", "One heart on the moon.", "Six flags."]
@@ -100,10 +100,52 @@ def test_damaged_judge_and_reward(tmp_path):
 def test_reward_saves_and_scores_the_same(tmp_path):
     clip = reward.Clip("toy/clip")
     torch.manual_seed(0)
-    ours = reward.Reward(clip, reward.head(clip.width).eval())
+    ours = reward.Reward(clip, reward.Head(clip.width).eval())
     images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
     ours.save(tmp_path, {"note": "test"})
     for score in (ours, reward.load(tmp_path, clip), reward.similarity(clip)):
         values = score(images, PROMPTS)
         assert values.shape == (4,) and (0 <= values).all() and (values <= 1).all()
     assert np.array_equal(ours(images, PROMPTS), reward.load(tmp_path, clip)(images, PROMPTS))
+
+
+def test_head_is_a_layer_on_the_concatenation():
+    torch.manual_seed(0)
+    head = reward.Head(6, 16)
+    torch.manual_seed(0)
+    whole = torch.nn.Linear(12, 16)
+    image, text = torch.randn(3, 6), torch.randn(3, 5, 6)
+    both = torch.cat((image[:, None].expand(-1, 5, -1), text), -1)
+    assert torch.allclose(head(image, text), head.out(whole(both).relu()).sigmoid().squeeze(-1), atol=1e-6)
+
+
+def test_features_are_kept_by_content(tmp_path):
+    clip = reward.Clip("toy/clip")
+    images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
+    runs.save_images(tmp_path / "a", images, {"prompt": ["x"] * 5})
+    first = clip.folder(runs.Images(tmp_path / "a"), tmp_path / "cache")
+    assert torch.equal(first, clip.images(images)) and torch.equal(first, clip.folder(runs.Images(tmp_path / "a"), tmp_path / "cache"))
+    runs.save_images(tmp_path / "a", images[::-1], {"prompt": ["x"] * 5})
+    assert torch.equal(clip.folder(runs.Images(tmp_path / "a"), tmp_path / "cache"), clip.images(images[::-1]))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_one_signature_for_every_reward(tmp_path):
+    """A preference scorer is a folder of CLIP's architecture; it must agree with the stock model's own similarity."""
+    from transformers import CLIPModel
+
+    clip = reward.Clip("toy/clip")
+    reward.Reward(clip, reward.Head(clip.width, 8).eval()).save(tmp_path / "ours", {})
+    with torch.no_grad():
+        clip.model.text_projection.weight.mul_(-1)  # a scorer with a mind of its own
+    clip.model.save_pretrained(tmp_path / "scorer")
+    clip.tokenizer.save_pretrained(tmp_path / "scorer")
+    clip.processor.save_pretrained(tmp_path / "scorer")
+    images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
+    learnt, same, other = (reward.scorer(n, tmp_path / "ours", "toy/clip")(images, PROMPTS) for n in ("learnt", "similarity", str(tmp_path / "scorer")))
+    assert learnt.shape == same.shape == other.shape == (4,) and np.allclose(same, 1 - other, atol=1e-5)
+    stock = CLIPModel.from_pretrained(tmp_path / "scorer").eval()
+    inputs = clip.tokenizer(PROMPTS, padding=True, return_tensors="pt") | {"pixel_values": clip.processor(list(images), return_tensors="pt").pixel_values}
+    with torch.no_grad():
+        cosine = (stock(**inputs).logits_per_image / stock.logit_scale.exp()).diagonal()
+    assert np.allclose(other, 0.5 + 0.5 * cosine.numpy(), atol=1e-4)

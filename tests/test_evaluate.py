@@ -48,3 +48,27 @@ def test_pairwise_by_hand():
     result = evaluate.pairwise(scores, labels, np.array(["a", "a", "a", "b", "b"]))
     assert (result["share"], result["pairs"], result["prompts"]) == (1.0, 3, 2)
     assert evaluate.pairwise(-scores, labels, np.array(["a"] * 5))["share"] == pytest.approx(0.5 / 6)
+
+
+def test_pairwise_across_prompts_and_differences_by_hand():
+    scores, labels, prompts = np.array([0.9, 0.1, 0.4, 0.3]), np.array([1, 0, 1, 0]), np.array(["a", "a", "b", "b"])
+    assert evaluate.pairwise(scores, labels, prompts, across=True) | {"low": 0, "high": 0} == {
+        "share": 1.0, "low": 0, "high": 0, "pairs": 4, "prompts": 2, "seeds": 1}
+    rival = np.array([0.9, 0.1, 0.2, 0.3])  # loses one pair within b; across, 0.2 still beats 0.1 of a
+    assert evaluate.pairwise(scores, labels, prompts, rival)["share"] == 0.5
+    assert evaluate.pairwise(scores, labels, prompts, rival, across=True)["share"] == 0.25
+    both = evaluate.pairwise(np.stack([scores, rival]), labels, prompts)
+    assert both["share"] == 0.75 and both["seeds"] == 2 and both["low"] <= 0.75 <= both["high"]
+    assert np.isnan(evaluate.pairwise(scores, np.ones(4), prompts)["share"])
+
+
+def test_temperature_mends_what_is_too_sure():
+    rng = np.random.default_rng(0)
+    truth = 1 / (1 + np.exp(-rng.normal(0, 1.5, 20_000)))
+    labels = rng.random(20_000) < truth
+    sure = evaluate.tempered(truth, 0.4)
+    tau = evaluate.fit_temperature(sure, labels)
+    assert tau == pytest.approx(2.5, rel=0.1)
+    before, after = evaluate.calibration(sure, labels), evaluate.calibration(evaluate.tempered(sure, tau), labels)
+    assert after[0] < 0.02 < before[0] and after[1] < before[1]
+    assert evaluate.calibration(np.array([0.25, 0.75]), np.array([0, 1])) == pytest.approx((0.25, 0.0625))
