@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakefile --cores 2 --quiet progress rules --rerun-triggers mtime params
 
-.PHONY: book test lab reference bundle lint clean
+.PHONY: book test lab sweeps reference bundle clean
 
 book: .venv/ready  ## run every notebook at toy scale and build the site
 	@$(BIN)/python book/vendor.py
@@ -18,6 +18,10 @@ test: .venv/ready  ## lint, unit tests, notebooks against their references, stri
 lab: .venv/ready  ## step through the notebooks
 	$(BIN)/jupyter lab notebooks
 
+sweeps: .venv/ready        ## recompute the recorded sweeps at toy scale (after `make book`; some ten minutes)
+	cd notebooks && OMP_NUM_THREADS=2 ../$(BIN)/papermill 09_sensitivity.ipynb ../runs/09_sensitivity.ipynb -p scale toy -p recompute True
+	mkdir -p book/records && cp runs/toy/sensitivity/guidance.csv book/records/guidance.csv && cp runs/toy/sensitivity/manifest.json book/records/guidance.json
+
 reference: .venv/ready     ## refresh the executed copies that nbval compares with
 	$(BIN)/python tests/refresh.py
 
@@ -25,8 +29,9 @@ bundle: .venv/ready        ## train the toy model anew (hours on two cores, resu
 	cd notebooks && ../$(BIN)/papermill A1_pretrain.ipynb ../runs/A1_pretrain.ipynb -p scale toy -p retrain True
 	rm -rf rlhf_nb/assets/toy && cp -r runs/toy/pretrain/bundle rlhf_nb/assets/toy && cp runs/toy/pretrain/manifest.json rlhf_nb/assets/toy/made.json
 
-clean:  ## remove everything that was made
-	rm -rf runs _build book/notebooks book/generated .snakemake
+clean:  ## remove everything that was made, but not your own labels
+	find runs -type f ! -name people.sqlite -delete 2>/dev/null; find runs -type d -empty -delete 2>/dev/null; true
+	rm -rf _build book/notebooks book/generated .snakemake
 
 .venv/ready: requirements.lock pyproject.toml book/vendor.py
 	$(PYTHON) -m venv .venv

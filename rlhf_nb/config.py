@@ -71,7 +71,7 @@ class Reward(Stage):
     hidden: int = 1024
     weighted: bool = False         # weigh each label by how sure the raters were
     seeds: int = 5                 # heads behind every figure
-    study_updates: int = 450       # of the many heads of the studies, which are
+    study_updates: int = 400       # of the many heads of the studies, which are
     study_hidden: int = 256        # also narrower
 
 
@@ -110,6 +110,19 @@ class BestOfN(Models):
 
 
 @dataclass(frozen=True)
+class Sensitivity(Models):
+    recompute: bool = False        # True: run the sweep (some ten minutes); False: show the recorded one
+    drawn: tuple = (1.0, 2.0, 4.0)
+    sampled: tuple = (1.5, 2.0, 3.0, 4.0, 6.0)
+    images: int = 1200
+    updates: int = 400
+    lr: float = 8e-4
+    beta: float = 0.1
+    steps: int = 10
+    judge: str = "toy/judge"
+
+
+@dataclass(frozen=True)
 class Tour(Models):
     guidance: float = 2.0
     steps: int = 10
@@ -133,7 +146,7 @@ class Pretrain(Stage):
 
 
 STAGES = {"tour": Tour, "prompts": Prompts, "generate": Generate, "feedback": Feedback, "reward": Reward, "align": Align,
-          "evaluate": Evaluate, "best_of_n": BestOfN, "pretrain": Pretrain}
+          "evaluate": Evaluate, "best_of_n": BestOfN, "sensitivity": Sensitivity, "pretrain": Pretrain}
 _SD15 = {"pipeline": SD15, "clip": CLIP_L, "judge": ""}
 CHOICES = {"aggregation": ("majority", "dawid-skene")}
 ZERO = ("seed", "raters", "pre_batch", "labelled", "tuned", "evaluated", "tested", "test_seen")  # whole numbers that may be zero
@@ -146,6 +159,7 @@ SCALES = {
         "align": {"updates": 6, "model_batch": 12, "pre_batch": 4, "pre_images": 32},
         "evaluate": {"guidances": (1.5, 3.0), "steps": 4, "voted": 2, "renders": 64},
         "best_of_n": {"prompts": 4, "most": 4, "steps": 4},
+        "sensitivity": {"recompute": True, "drawn": (2.0,), "sampled": (2.0, 3.0), "images": 16, "updates": 2, "steps": 4},
         "tour": {"steps": 6},
         "pretrain": {"retrain": True, "pairs": 96, "autoencoder_steps": 2, "decoder_steps": 2, "clip_steps": 2, "vision_steps": 2,
                      "unet_steps": 2, "judge_steps": 2, "checked": 64, "gate_prompts": 16, "steps": 4},

@@ -13,6 +13,15 @@ def proportion(hits, level=0.95):
     return float(share), float(min(low, share)), float(max(high, share))  # rounding must not put the share outside
 
 
+def clustered(hits, groups, draws=4000, seed=0):
+    """Share of True with a bootstrap interval that resamples whole groups, for hits (B,) that come several to a prompt: (share, low, high)."""
+    _, which = np.unique(groups, return_inverse=True)
+    total, won = np.bincount(which), np.bincount(which, np.asarray(hits, float))
+    times = np.random.default_rng(seed).multinomial(len(total), np.full(len(total), 1 / len(total)), draws)
+    low, high = np.quantile(times @ won / (times @ total), (0.025, 0.975))
+    return float(won.sum() / total.sum()), float(low), float(high)
+
+
 def paired(base, tuned, draws=10_000, seed=0):
     """Compare two bool arrays over the same prompts and noise, one image a prompt.
 

@@ -4,6 +4,7 @@ A table of judgements is a DataFrame with at least rater, image, prompt and labe
 from a file, a file name.
 """
 
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -16,7 +17,7 @@ import pandas as pd
 
 LABELS = ("good", "bad", "skip")
 SCHEMA = 2
-# Fleiss' kappa between people on such labels, three raters an image (a public set; see the book's notation page): several
+# Fleiss' kappa between people on such labels, three raters an image, computed from a public set: several
 # attributes 0.650 is the yardstick of single colours and places too, which have none of their own.
 KAPPA = {"count": 0.684, "colour": 0.650, "background": 0.650, "combination": 0.650}
 
@@ -31,15 +32,19 @@ class Store:
     def __init__(self, path):
         self.path = str(path)
         with closing(self._open()) as db, db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == SCHEMA:
+                return  # a finished file is not touched
             db.execute("BEGIN IMMEDIATE")  # two kernels may meet a new file at once
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA:
                 raise ValueError(f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA}): update rlhf_nb")
             db.execute("""CREATE TABLE IF NOT EXISTS judgements (id INTEGER PRIMARY KEY, rater TEXT NOT NULL, image INTEGER NOT NULL,
                 prompt TEXT NOT NULL, label TEXT CHECK (label IN ('good', 'bad', 'skip')), shown_with TEXT NOT NULL DEFAULT '', position INTEGER,
-                seconds REAL, time REAL NOT NULL, undoes INTEGER REFERENCES judgements (id))""")
+                picture TEXT, seconds REAL, time REAL NOT NULL, undoes INTEGER REFERENCES judgements (id))""")
             if version == 1:
-                db.execute("ALTER TABLE judgements ADD COLUMN position INTEGER")
+                for column in ("position INTEGER", "picture TEXT"):
+                    db.execute(f"ALTER TABLE judgements ADD COLUMN {column}")
             db.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _open(self):
@@ -47,40 +52,53 @@ class Store:
         db.execute("PRAGMA synchronous = FULL")
         return db
 
-    def add(self, rows):
-        """Append judgements, dicts with rater, image, prompt, label and optionally shown_with, position, seconds, time; returns their ids."""
-        rows = [{"shown_with": "", "position": None, "seconds": None, "time": time.time(), **row} for row in rows]
+    def add(self, rows, replaces=()):
+        """Append judgements, dicts with rater, image, prompt, label and optionally shown_with, position, picture (its `fingerprint`),
+        seconds, time; returns their ids. In the same stroke the judgements `replaces` of the first row's rater are taken back."""
+        rows = [{"shown_with": "", "position": None, "picture": None, "seconds": None, "time": time.time(), **row} for row in rows]
         for row in rows:
             if row["label"] not in LABELS:
                 raise ValueError(f"label of image {row['image']} must be one of {', '.join(LABELS)}, not {row['label']!r}")
         with closing(self._open()) as db, db:
-            return [db.execute("INSERT INTO judgements (rater, image, prompt, label, shown_with, position, seconds, time) VALUES "
-                               "(:rater, :image, :prompt, :label, :shown_with, :position, :seconds, :time)", row).lastrowid for row in rows]
+            for identity in replaces:
+                self._undo(db, identity, rows[0]["rater"])
+            return [db.execute("INSERT INTO judgements (rater, image, prompt, label, shown_with, position, picture, seconds, time) VALUES (:rater, "
+                               ":image, :prompt, :label, :shown_with, :position, :picture, :seconds, :time)", row).lastrowid for row in rows]
 
     def undo(self, identity, rater):
         """Take back judgement `identity` of `rater`; the row stays, a second row says that it no longer holds."""
         with closing(self._open()) as db, db:
-            found = db.execute("SELECT image, prompt FROM judgements WHERE id = ? AND rater = ? AND label IS NOT NULL", (identity, rater)).fetchone()
-            if not found:
-                raise ValueError(f"rater {rater!r} has no judgement {identity} to undo")
-            db.execute("INSERT INTO judgements (rater, image, prompt, time, undoes) VALUES (?, ?, ?, ?, ?)", (rater, *found, time.time(), identity))
+            self._undo(db, identity, rater)
+
+    def _undo(self, db, identity, rater):
+        found = db.execute("SELECT image, prompt FROM judgements WHERE id = ? AND rater = ? AND label IS NOT NULL", (identity, rater)).fetchone()
+        if not found:
+            raise ValueError(f"rater {rater!r} has no judgement {identity} to undo")
+        db.execute("INSERT INTO judgements (rater, image, prompt, time, undoes) VALUES (?, ?, ?, ?, ?)", (rater, *found, time.time(), identity))
 
     def table(self):
-        """The judgements that hold: id, rater, image, prompt, label, shown_with, position, seconds, time."""
+        """The judgements that hold: id, rater, image, prompt, label, shown_with, position, picture, seconds, time."""
         with closing(self._open()) as db:
-            return pd.read_sql_query("SELECT id, rater, image, prompt, label, shown_with, position, seconds, time FROM judgements WHERE label "
-                                     "IS NOT NULL AND id NOT IN (SELECT undoes FROM judgements WHERE undoes IS NOT NULL) ORDER BY id", db)
+            return pd.read_sql_query("SELECT id, rater, image, prompt, label, shown_with, position, picture, seconds, time FROM judgements WHERE "
+                                     "label IS NOT NULL AND id NOT IN (SELECT undoes FROM judgements WHERE undoes IS NOT NULL) ORDER BY id", db)
 
 
-def belonging(table, rows):
-    """Judgements of `table` that fit the image folder `rows` (file_name, prompt): dicts for `Store.add`.
+def fingerprint(image):
+    """What a judgement remembers of its picture: a digest of the pixels of a uint8 image (H, W, 3)."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
 
-    An image is a row number or a file name; one that does not exist, or now stands for another prompt, is left out.
+
+def belonging(table, images):
+    """Judgements of `table` that fit the image folder `images` (a runs.Images): dicts for `Store.add`.
+
+    An image is a row number or a file name; one that does not exist, now stands for another prompt, or is known to be another
+    picture by now is left out.
     """
-    names, prompts = {n: i for i, n in enumerate(rows.file_name)}, rows.prompt.to_numpy()
+    names, prompts = {n: i for i, n in enumerate(images.rows.file_name)}, images.rows.prompt.to_numpy()
     table = table.drop(columns="id", errors="ignore").assign(image=[names.get(i, i) if isinstance(i, str) else i for i in table.image])
-    fits = [isinstance(i, int) and 0 <= i < len(prompts) and prompts[i] == p for i, p in zip(table.image.tolist(), table.prompt, strict=True)]
-    return table[np.array(fits, bool)].astype(object).replace({np.nan: None}).to_dict("records")
+    rows = table.astype(object).replace({np.nan: None}).to_dict("records")
+    return [row for row in rows if isinstance(i := row["image"], int) and 0 <= i < len(prompts) and prompts[i] == row["prompt"]
+            and row.get("picture") in (None, fingerprint(images[[i]][0]))]
 
 
 def read(path):
@@ -179,14 +197,16 @@ def dawid_skene(table, rounds=100):
 
     votes = table[table.label != "skip"].drop_duplicates(["rater", "image"], keep="last")
     model = DawidSkene(n_iter=rounds).fit(votes.rename(columns={"image": "task", "rater": "worker"})[["task", "worker", "label"]])
-    skill = pd.DataFrame({k: model.errors_[k].xs(k, level="label") for k in ("good", "bad")}).fillna(0.0)
+    errors = model.errors_.reindex(columns=["good", "bad"], fill_value=0.0)
+    skill = pd.DataFrame({k: errors[k][errors.index.get_level_values("label") == k].droplevel("label") for k in ("good", "bad")}).fillna(0.0)
     return model.probas_.reindex(columns=["good"], fill_value=0.0).good, skill.assign(labels=votes.rater.value_counts())
 
 
 def fleiss(votes):
-    """Fleiss' kappa of votes (N, 2) good and bad: of the images with the usual number of votes (statsmodels)."""
+    """Fleiss' kappa of votes (N, 2) good and bad: of the images with the usual number of votes, at least two (statsmodels)."""
     from statsmodels.stats.inter_rater import fleiss_kappa
 
+    votes = votes[votes.sum(1) > 1]
     total = votes.sum(1)
     usual = votes[total == np.bincount(total).argmax()] if len(votes) else votes
     return float(fleiss_kappa(usual)) if len(usual) and (usual.sum(0) > 0).all() else float("nan")

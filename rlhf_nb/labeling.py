@@ -11,7 +11,7 @@ import ipywidgets as w
 import numpy as np
 from PIL import Image
 
-from .feedback import LABELS
+from .feedback import LABELS, fingerprint
 
 QUESTION = ("Does the picture show what the sentence says? Judge only that: how many, which colour, which object, where. Beauty does "
             "not count. <b>Skip</b> if you cannot tell.")
@@ -50,7 +50,8 @@ class Labeler(w.VBox):
         self.done = {}  # position -> (id, label), oldest first
         for row in store.table().query("rater == @self.rater and position.notna()").itertuples():
             group, slot = divmod(int(row.position), 3)
-            if group < len(self.sequence) and self.sequence[group][slot:slot + 1] == [row.image] and self.prompts[row.image] == row.prompt:
+            same = group < len(self.sequence) and self.sequence[group][slot:slot + 1] == [row.image] and self.prompts[row.image] == row.prompt
+            if same and row.picture in (None, fingerprint(self.images[[row.image]][0])):
                 self.done[int(row.position)] = (row.id, row.label)
         self.pace, self.typed, self.filling = [], "", False
         self.caption, self.progress = w.HTML(), w.HTML()
@@ -90,11 +91,10 @@ class Labeler(w.VBox):
     def label(self, slot, label):
         """Judge picture `slot` of the group on show; a second word on it takes the first one back."""
         position, rows, seconds = 3 * self.group + slot, self.sequence[self.group], time.time() - self.since
-        if position in self.done:
-            self.store.undo(self.done.pop(position)[0], self.rater)
-        image = rows[slot]
+        image, before = rows[slot], [self.done.pop(position)[0]] if position in self.done else []
         [identity] = self.store.add([{"rater": self.rater, "image": image, "prompt": str(self.prompts[image]), "label": label,
-                                      "shown_with": ",".join(map(str, rows)), "position": position, "seconds": seconds}])
+                                      "shown_with": ",".join(map(str, rows)), "position": position, "seconds": seconds,
+                                      "picture": fingerprint(self.images[[image]][0])}], replaces=before)
         self.done[position] = (identity, label)
         self.pace = [*self.pace[-49:], seconds]
         self._show()
@@ -107,10 +107,10 @@ class Labeler(w.VBox):
             self._show()
 
     def type(self, text):
-        """Keys typed so far: each new letter judges the framed picture; u, or deleting a letter, takes one label back."""
+        """Keys typed so far: each new letter judges the framed picture, u takes one label back; deleting letters does nothing."""
         same = next((i for i, (a, b) in enumerate(zip(text, self.typed, strict=False)) if a != b), min(len(text), len(self.typed)))
         known = {name[0]: name for name in LABELS}
-        for key in [*("u" for k in self.typed[same:].lower() if k in known), *text[same:].lower()]:
+        for key in text[same:].lower():
             if key == "u":
                 self.undo()
             elif key in known and self.group is not None:

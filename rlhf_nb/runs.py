@@ -19,7 +19,8 @@ import pandas as pd
 from . import config
 
 NOTEBOOKS = {"prompts": "01_prompts", "generate": "02_generate", "feedback": "03_feedback", "reward": "04_reward",
-             "align": "05_align", "evaluate": "06_evaluate", "best_of_n": "07_best_of_n", "pretrain": "A1_pretrain"}
+             "align": "05_align", "evaluate": "06_evaluate", "best_of_n": "07_best_of_n", "sensitivity": "09_sensitivity",
+             "pretrain": "A1_pretrain"}
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
 
 

@@ -72,3 +72,9 @@ def test_temperature_mends_what_is_too_sure():
     before, after = evaluate.calibration(sure, labels), evaluate.calibration(evaluate.tempered(sure, tau), labels)
     assert after[0] < 0.02 < before[0] and after[1] < before[1]
     assert evaluate.calibration(np.array([0.25, 0.75]), np.array([0, 1])) == pytest.approx((0.25, 0.0625))
+
+
+def test_clustered_interval_knows_that_pictures_of_a_prompt_are_alike():
+    hits, groups = np.repeat([1, 0, 1, 1, 0, 1, 1, 1], 50), np.repeat(np.arange(8), 50)
+    share, low, high = evaluate.clustered(hits, groups)
+    assert share == 0.75 and high - low > 3 * np.subtract(*evaluate.proportion(hits)[:0:-1])

@@ -233,16 +233,20 @@ def test_export_is_an_image_folder_and_reads_back(tmp_path):
     assert out.rows.file_name.tolist() == ["000000.png", "000002.png"] and out[:].shape == (2, 8, 8, 3)
     assert out.rows.label.tolist()[0] == 0.5 and out.rows.skip.tolist() == [0, 1]
     again = feedback.Store(tmp_path / "g.sqlite")
-    again.add(feedback.belonging(feedback.read(tmp_path / "out" / "judgements.csv"), images.rows))
+    again.add(feedback.belonging(feedback.read(tmp_path / "out" / "judgements.csv"), images))
     assert again.table()[["rater", "image", "label"]].equals(store.table()[["rater", "image", "label"]])
 
 
 def test_labels_of_other_images_do_not_enter(tmp_path):
-    store = feedback.Store(tmp_path / "f.sqlite")
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3), np.uint8)
+    runs.save_images(tmp_path / "in", pictures, {"prompt": ["Two cats.", "A red star."]})
+    store, images = feedback.Store(tmp_path / "f.sqlite"), runs.Images(tmp_path / "in")
     store.add([row(0), row(1), row(9)])
-    rows = pd.DataFrame({"file_name": ["a.png", "b.png"], "prompt": ["Two cats.", "A red star."]})
-    assert [r["image"] for r in feedback.belonging(store.table(), rows)] == [0]
-    assert [r["image"] for r in feedback.belonging(pd.DataFrame([row("b.png", prompt="A red star."), row("c.png")]), rows)] == [1]
+    assert [r["image"] for r in feedback.belonging(store.table(), images)] == [0]  # the second is another prompt's, the third is not there
+    named = pd.DataFrame([row("000001.png", prompt="A red star."), row("c.png")])
+    assert [r["image"] for r in feedback.belonging(named, images)] == [1]
+    store.add([{**row(0, rater=name), "picture": feedback.fingerprint(pictures[k])} for k, name in enumerate(("bob", "cyd"))])
+    assert [r["rater"] for r in feedback.belonging(store.table(), images)] == ["ann", "bob"]  # cyd judged a picture that is no longer there
 
 
 def test_widget_writes_undoes_and_resumes(tmp_path):
@@ -257,7 +261,8 @@ def test_widget_writes_undoes_and_resumes(tmp_path):
     assert store.table().label.tolist() == ["bad"]
     widget.typing.value = "gs"  # the two open pictures, then the next group
     assert store.table().set_index("image").label[order[:3]].tolist() == ["good", "bad", "skip"] and widget.group == 1
-    widget.typing.value = "g"  # a deleted letter takes its label back
+    widget.typing.value = ""  # clearing the field takes nothing back
+    widget.typing.value = "u"
     assert len(store.table()) == 2 and widget.group == 0 and [c.value for c in widget.choices] == ["good", "bad", None]
     again = Labeler(images, prompts, store, "ann")  # a new kernel
     assert again.group == 0 and [c.value for c in again.choices] == ["good", "bad", None] and "2 of 9" in again.progress.value
@@ -279,3 +284,18 @@ def test_some_groups_come_back():
     assert len(groups) == 105 and len(set(groups)) == 100 and len(set(twice)) == 5
     assert all(len(groups) - 1 - groups[::-1].index(g) - groups.index(g) > 40 for g in set(twice))
     assert groups != [tuple(g) for g in sequence(prompts, "bob")] and groups == [tuple(g) for g in sequence(prompts, "ann")]
+
+
+def test_reading_a_finished_store_does_not_touch_it(tmp_path):
+    store = feedback.Store(tmp_path / "f.sqlite")
+    store.add([row(0)])
+    before = (tmp_path / "f.sqlite").read_bytes(), (tmp_path / "f.sqlite").stat().st_mtime_ns
+    assert len(feedback.Store(tmp_path / "f.sqlite").table()) == 1
+    assert ((tmp_path / "f.sqlite").read_bytes(), (tmp_path / "f.sqlite").stat().st_mtime_ns) == before
+
+
+def test_one_sided_and_few_votes(tmp_path):
+    probability, skill = feedback.dawid_skene(pd.DataFrame([row(0, "bad"), row(1, "bad"), row(0, "bad", "bob")]))
+    assert (probability == 0).all() and skill.labels.tolist() == [2, 1]
+    single = dict.fromkeys(range(5), "good") | {5: "good good", 6: "bad bad", 7: "good bad"}
+    assert np.isfinite(feedback.agreement(votes_of(single), draws=2)["fleiss"])  # most images have one vote; three have two
