@@ -82,7 +82,7 @@ class Labeler(w.VBox):
         for slot, (picture, choice, column) in enumerate(zip(self.pictures, self.choices, self.columns, strict=True)):
             on = slot < len(rows)
             choice.value = self.done.get(3 * self.group + slot, (0, None))[1] if on else None
-            choice.disabled, column.layout.visibility = not on, "visible" if on else "hidden"
+            choice.disabled, column.layout.display = not on, None if on else "none"
             column.layout.border = f"2px solid {'#2e86ab' if missing and missing[0] == 3 * self.group + slot else 'transparent'}" if on else ""
             if on:
                 picture.value = png(self.images[[rows[slot]]][0])
