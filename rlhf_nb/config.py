@@ -114,8 +114,8 @@ class Sensitivity(Models):
     recompute: bool = False        # True: run the sweep (some ten minutes); False: show the recorded one
     drawn: tuple = (1.0, 2.0, 4.0)
     sampled: tuple = (1.5, 2.0, 3.0, 4.0, 6.0)
-    images: int = 1200
-    updates: int = 400
+    images: int = 1000
+    updates: int = 350
     lr: float = 8e-4
     beta: float = 0.1
     steps: int = 10
