@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 LABELS = ("good", "bad", "skip")
-SCHEMA = 2
+SCHEMA = 3
 # Fleiss' kappa between people on such labels, three raters an image, computed from a public set: several
 # attributes 0.650 is the yardstick of single colours and places too, which have none of their own.
 KAPPA = {"count": 0.684, "colour": 0.650, "background": 0.650, "combination": 0.650}
@@ -42,9 +42,10 @@ class Store:
             db.execute("""CREATE TABLE IF NOT EXISTS judgements (id INTEGER PRIMARY KEY, rater TEXT NOT NULL, image INTEGER NOT NULL,
                 prompt TEXT NOT NULL, label TEXT CHECK (label IN ('good', 'bad', 'skip')), shown_with TEXT NOT NULL DEFAULT '', position INTEGER,
                 picture TEXT, seconds REAL, time REAL NOT NULL, undoes INTEGER REFERENCES judgements (id))""")
-            if version == 1:
-                for column in ("position INTEGER", "picture TEXT"):
-                    db.execute(f"ALTER TABLE judgements ADD COLUMN {column}")
+            there = {row[1] for row in db.execute("PRAGMA table_info (judgements)")}
+            for name, kind in (("position", "INTEGER"), ("picture", "TEXT")):  # what earlier schemas lack
+                if name not in there:
+                    db.execute(f"ALTER TABLE judgements ADD COLUMN {name} {kind}")
             db.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _open(self):
