@@ -1,6 +1,7 @@
 """The one dial, `scale`, and the settings of every stage; strict about names and types."""
 
 import ast
+import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -10,7 +11,11 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 CLIP_L = "openai/clip-vit-large-patch14"
 
 
-class ConfigError(ValueError):
+class UserError(Exception):
+    """What one sentence can explain and its reader mend."""
+
+
+class ConfigError(UserError, ValueError):
     """A parameter is unknown or has the wrong type; nothing has been run."""
 
 
@@ -77,15 +82,25 @@ class Reward(Stage):
 
 @dataclass(frozen=True)
 class Align(Models):
-    beta: float = 0.1              # weight of the pre-training term
+    beta: float = 0.06             # weight of the pre-training term
     updates: int = 2000
     model_batch: int = 48          # rows of D_model a step
     pre_batch: int = 16            # rows of D_pre a step
     lr: float = 8e-4
     drop: float = 0.1              # share of prompts dropped, so that guidance keeps working
     ema: float = 0.995
-    pretraining: str = "world"     # "world", or a Hugging Face image folder of captioned pictures
+    coefficient: float = 3.0       # k: an image weighs r^k (the paper: 1)
+    baseline: float = 0.0          # share of the mean weight that is taken off every weight
+    draw: str = "weight"           # images are drawn by weight, or evenly ("uniform") and weighed
+    min_snr: float = 0.0           # gamma of Min-SNR weighting, 0 for none
+    lora: int = 0                  # rank of the adapters, 0 to train the whole U-Net
+    lora_targets: tuple = ("to_q", "to_k", "to_v", "to_out.0")
+    accumulate: int = 1            # micro-batches a step
+    precision: str = "no"          # or "bf16", "fp16"; the weights stay in single precision
+    extras: tuple = ()             # any of "checkpointing" (less memory, more time), "compile", "tensorboard"
+    pretraining: str = "world"     # or captioned images: a folder, parquet files, webdataset shards or a hub name
     pre_images: int = 6000
+    min_score: float = 0.0         # lowest aesthetic score of a pre-training image
     judge: str = "toy/judge"
     scorer: str = "learnt"         # or "similarity", or the folder or hub name of a preference scorer of CLIP's architecture
 
@@ -130,6 +145,11 @@ class Tour(Models):
 
 
 @dataclass(frozen=True)
+class Gpu(Stage):
+    lora: int = 8                  # rank of the adapters in the memory table
+
+
+@dataclass(frozen=True)
 class Pretrain(Stage):
     retrain: bool = False          # True: train the bundle anew (hours on two cores); False: examine the shipped one
     pairs: int = 50_000
@@ -146,10 +166,12 @@ class Pretrain(Stage):
 
 
 STAGES = {"tour": Tour, "prompts": Prompts, "generate": Generate, "feedback": Feedback, "reward": Reward, "align": Align,
-          "evaluate": Evaluate, "best_of_n": BestOfN, "sensitivity": Sensitivity, "pretrain": Pretrain}
+          "evaluate": Evaluate, "best_of_n": BestOfN, "sensitivity": Sensitivity, "pretrain": Pretrain,
+          "gpu": Gpu}
 _SD15 = {"pipeline": SD15, "clip": CLIP_L, "judge": ""}
-CHOICES = {"aggregation": ("majority", "dawid-skene")}
-ZERO = ("seed", "raters", "pre_batch", "labelled", "tuned", "evaluated", "tested", "test_seen")  # whole numbers that may be zero
+CHOICES = {"aggregation": ("majority", "dawid-skene"), "draw": ("uniform", "weight"), "precision": ("no", "bf16", "fp16"),
+           "extras": ("checkpointing", "compile", "tensorboard")}
+ZERO = ("seed", "raters", "lora", "pre_batch", "labelled", "tuned", "evaluated", "tested", "test_seen")  # whole numbers that may be zero
 # The defaults above are the toy scale's; here is what the other two change.
 SCALES = {
     "smoke": {
@@ -170,8 +192,9 @@ SCALES = {
         "generate": {"per_simple": 60, "per_combination": 6, "guidance": 7.5, "steps": 20},
         "feedback": {"raters": 0, "careless": 0.0},
         "reward": {"updates": 20_000, "batch": 512, "lr": 1e-4},
-        "align": {"updates": 10_000, "model_batch": 256, "pre_batch": 256, "lr": 2e-5, "beta": 1.0, "ema": 0.0,
-                  "pretraining": "laion", "pre_images": 625_000},
+        "align": {"updates": 10_000, "model_batch": 256, "pre_batch": 256, "lr": 2e-5, "beta": 1.0, "ema": 0.0, "accumulate": 16,
+                  "coefficient": 1.0, "draw": "uniform", "precision": "bf16",
+                  "extras": ("tensorboard",), "pretraining": "laion", "pre_images": 625_000, "min_score": 5.0},
         "evaluate": {"guidances": (3.0, 5.0, 7.5), "steps": 20, "renders": 10_000},
         "best_of_n": {"steps": 20},
         "tour": {"guidance": 7.5, "steps": 20},
@@ -182,6 +205,29 @@ SCALES = {
 def place(name):
     """Folder of a shipped model ("toy/pipeline"), or `name` itself: any local folder or hub name."""
     return str(ASSETS / name) if name and (ASSETS / name).is_dir() else str(name)
+
+
+def read(path):
+    """Parameters from a YAML file, the one papermill takes with `-f`. Raises ConfigError if it is not a table of names and values."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"settings file {path} cannot be read ({str(error).splitlines()[0]}): give a YAML file of parameter names and values") from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"settings file {path} must hold parameter names and values, as in `scale: toy`")
+    return found
+
+
+def command(stage, make):
+    """The command line of a stage: make(settings) with the parameters in the YAML file that is the only argument; a UserError ends it with its sentence."""
+    try:
+        if len(sys.argv) != 2:
+            raise ConfigError(f"give one YAML file of parameters of notebook {stage!r}")
+        make(settings(stage, **read(sys.argv[1])))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def settings(stage, **given):
@@ -204,7 +250,7 @@ def settings(stage, **given):
         least = 0 if kind is float or name in ZERO else 1
         if kind in (int, float) and not (value >= least and value < float("inf")) or name in ("temperature", "lr") and value == 0:
             raise ConfigError(f"parameter {name!r} must be a finite number, {'above zero' if kind is float else f'at least {least}'}, not {value!r}")
-        if name in CHOICES and value not in CHOICES[name]:
+        if name in CHOICES and not set(value if kind is tuple else (value,)) <= set(CHOICES[name]):
             raise ConfigError(f"parameter {name!r} must be one of {', '.join(CHOICES[name])}, not {value!r}")
         values[name] = value
     return cls(**values)

@@ -1,17 +1,18 @@
 """Stable Diffusion pipelines of any size: load, encode the frozen parts once, sample in batches."""
 
-from dataclasses import dataclass
+import copy
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from . import config, losses, train
+from . import config, runs, train
 
+SMALL = 128  # pixels; larger pictures are encoded, drawn and decoded in smaller batches
 PARTS = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
 
 
-class ModelError(RuntimeError):
+class ModelError(config.UserError, RuntimeError):
     """A model folder or hub name cannot be loaded; the message says what is wrong with it and what to do."""
 
 
@@ -46,7 +47,11 @@ def load(name):
     if missing:
         raise ModelError(f"{name!r} has no {', '.join(missing)}: not a whole Stable Diffusion folder; restore it or give another")
     pipe = loading(diffusers.StableDiffusionPipeline, name, safety_checker=None, requires_safety_checker=False, use_safetensors=True)
-    pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": pipe.scheduler.config.get("shift", 1.0)}
+    pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, **(flow if "FlowMatch" in type(pipe.scheduler).__name__ else {}))
+    if len(pipe.tokenizer) > pipe.text_encoder.config.vocab_size:
+        raise ModelError(f"the tokenizer of {name!r} knows {len(pipe.tokenizer)} tokens, its text encoder {pipe.text_encoder.config.vocab_size}: "
+                         "they are of different models, restore the folder")
     pipe.set_progress_bar_config(disable=True)
     for part in (pipe.vae, pipe.text_encoder, pipe.unet):
         part.float().requires_grad_(False).eval()
@@ -74,9 +79,9 @@ def encode_prompts(pipe, prompts, batch=512):
 
 
 @torch.inference_mode()
-def encode_images(vae, images, batch=32):
+def encode_images(vae, images):
     """Posterior mean and deviation of uint8 images (N, H, W, 3), scaled as the U-Net expects: (N, C, h, w) each."""
-    means, deviations = [], []
+    means, deviations, batch = [], [], 32 if images.shape[1] <= SMALL else 4
     for i in range(0, len(images), batch):
         posterior = vae.encode(pixels(images[i:i + batch]).to(vae.device)).latent_dist
         means.append(posterior.mean.cpu())
@@ -86,13 +91,18 @@ def encode_images(vae, images, batch=32):
 
 
 @torch.inference_mode()
-def decode(vae, latents, batch=32):
+def decode(vae, latents):
     """uint8 images (N, H, W, 3) of scaled latents (N, C, h, w)."""
     out = []
-    for part in latents.split(batch):
+    for part in latents.split(32 if latents.shape[-1] * 8 <= SMALL else 4):
         x = vae.decode(part.to(vae.device) / vae.config.scaling_factor).sample
         out.append(((x.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(out)
+
+
+def batch_of(pipe):
+    """How many images are drawn at once."""
+    return 128 if pipe.unet.config.sample_size * 8 <= SMALL else 16
 
 
 def noise_of(pipe, seed, index):
@@ -102,13 +112,13 @@ def noise_of(pipe, seed, index):
 
 
 @torch.inference_mode()
-def sample_latents(pipe, prompts, *, guidance, steps, seed, indices=None, batch=128, progress=None, watch=None):
+def sample_latents(pipe, prompts, *, guidance, steps, seed, indices=None, batch=None, progress=None, watch=None):
     """Scaled latents (N, C, h, w) of `prompts`, with DPM-Solver++ and classifier-free guidance in one batch.
 
     Latent i depends on (seed, indices[i], prompt, guidance, steps) alone, not on the batch it is drawn in. `watch(latents)` sees
     every step, `progress(n)` every batch.
     """
-    indices = list(range(len(prompts)) if indices is None else indices)
+    indices, batch = list(range(len(prompts)) if indices is None else indices), batch or batch_of(pipe)
     table, rows = encode_prompts(pipe, [*prompts, ""])
     device, empty = pipe.unet.device, table[rows[-1]]
 
@@ -120,9 +130,10 @@ def sample_latents(pipe, prompts, *, guidance, steps, seed, indices=None, batch=
     latents = []
     for i in range(0, len(prompts), batch):
         noise = torch.stack([noise_of(pipe, seed, k) for k in indices[i:i + batch]])
-        latents.append(pipe(prompt_embeds=table[rows[i:i + len(noise)]].to(device), guidance_scale=guidance, num_inference_steps=steps,
-                            negative_prompt_embeds=empty.expand(len(noise), -1, -1).to(device), latents=noise.to(device),
-                            output_type="latent", callback_on_step_end=step_end).images.cpu())
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            latents.append(pipe(prompt_embeds=table[rows[i:i + len(noise)]].to(device), guidance_scale=guidance, num_inference_steps=steps,
+                                negative_prompt_embeds=empty.expand(len(noise), -1, -1).to(device), latents=noise.to(device),
+                                output_type="latent", callback_on_step_end=step_end).images.float().cpu())
         if progress is not None:
             progress(len(noise))
     return torch.cat(latents)
@@ -140,16 +151,58 @@ def trajectory(pipe, prompts, **options):
     return [decode(pipe.vae, latents) for latents in seen]
 
 
+def draw(pipe, prompts, rows, folder, *, seed, batch=None, progress=None, rank=0, world=1, **options):
+    """A runs.Images folder of `prompts` with metadata `rows`, written by a thread beside the drawing; options as in `sample_latents`.
+
+    What is there already is not drawn again: a killed call goes on where it stopped and ends with the same bits. Of `world` processes
+    each draws its own batches; the first writes the metadata.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    names = [f"{i:06d}.png" for i in range(len(prompts))]
+    batch = batch or batch_of(pipe)
+    starts = range(0, len(prompts), batch)
+    with ThreadPoolExecutor(1) as pool:
+        pending = None
+        for start in starts[rank::world]:
+            part = range(start, min(start + batch, len(prompts)))
+            if not all((Path(folder) / names[i]).exists() for i in part):
+                images = sample(pipe, [prompts[i] for i in part], seed=seed, indices=part, batch=batch, **options)
+                if pending:
+                    pending.result()  # one batch waits at most, and an error of the writer stops the drawing
+                pending = pool.submit(runs.save_pngs, folder, images, [names[i] for i in part])
+            if progress is not None:
+                progress(len(part))
+        if pending:
+            pending.result()
+    if rank == 0:
+        runs.save_rows(folder, names, rows)
+
+
 def save_unet(unet, folder):
-    """A U-Net in diffusers' own format, without the path it was once loaded from."""
+    """A U-Net in diffusers' own format, without the path it was once loaded from; one with adapters as LoRA weights for `load_lora_weights`."""
+    if getattr(unet, "peft_config", None):
+        from diffusers import StableDiffusionPipeline
+        from peft.utils import get_peft_model_state_dict
+
+        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(unet))
+        return
     unet.register_to_config(_name_or_path="")
     unet.save_pretrained(folder, safe_serialization=True)
 
 
 def load_unet(folder, pipe):
-    """A saved U-Net, frozen. Raises ModelError where it does not fit the pipeline's latents or text."""
+    """A saved U-Net, or the pipeline's own with saved adapters, frozen. Raises ModelError where it does not fit the pipeline's latents or text."""
     from diffusers import UNet2DConditionModel
 
+    if (Path(folder) / "pytorch_lora_weights.safetensors").exists():
+        unet = copy.deepcopy(pipe.unet)
+        try:
+            unet.load_lora_adapter(str(folder), prefix="unet", use_safetensors=True)
+        except Exception as error:
+            cause = str(error).splitlines()[0][:150]
+            raise ModelError(f"the adapters in {folder} do not fit the pipeline's U-Net ({cause}): they are of different models") from error
+        return unet.eval().requires_grad_(False)
     unet = loading(UNet2DConditionModel, folder).float().eval().requires_grad_(False)
     for name in ("in_channels", "sample_size", "cross_attention_dim"):
         if unet.config[name] != pipe.unet.config[name]:
@@ -157,54 +210,25 @@ def load_unet(folder, pipe):
     return unet.to(pipe.unet.device, memory_format=torch.channels_last)
 
 
-@dataclass
-class Encoded:
-    """Images and prompts after the frozen encoders. Tensors on the CPU: mean, std (N, C, h, w); table (U, L, D); prompt (N,)
-    rows into the table; reward (N,)."""
+def main(settings):
+    """`accelerate launch -m rlhf_nb.diffusion settings.yaml`: draw the images of stage `generate` on all processes, resumably.
 
-    mean: torch.Tensor
-    std: torch.Tensor
-    table: torch.Tensor
-    prompt: torch.Tensor
-    reward: torch.Tensor
-
-    def __len__(self):
-        return len(self.mean)
-
-def encode(pipe, images, prompts, reward=None):
-    """Everything Eq. 2 needs of `images` and `prompts`, so that training touches the U-Net only."""
-    mean, std = encode_images(pipe.vae, images)
-    table, rows = encode_prompts(pipe, prompts)
-    return Encoded(mean, std, table, rows, torch.ones(len(mean)) if reward is None else torch.as_tensor(reward, dtype=torch.float32))
-
-
-def eq2(scheduler, empty, model_data, pre_data, *, batch, beta, drop, seed):
-    """Eq. 2 as a `loss_at(unet, step)` for train.loop, with the prompt dropped for a share `drop` of the samples.
-
-    batch = (rows of D_model, rows of D_pre) a step; empty (L, D) is the embedding of "". Everything drawn at step s depends on
-    (seed, s) alone. Logged: each expectation without its weight.
+    The file holds parameters of notebook 02 by name. That notebook, run with the same settings afterwards, finds all drawn and finishes the stage.
     """
-    from diffusers import DDPMScheduler
+    from accelerate import PartialState
+    from tqdm.auto import tqdm
 
-    scheduler = DDPMScheduler.from_config(scheduler.config)  # a sampler's own add_noise knows only the few steps it samples at
-    sources = [(k, d, n) for k, (d, n) in enumerate(zip((model_data, pre_data), batch, strict=True)) if n]
-    is_model = torch.cat([torch.full((n,), k == 0) for k, _, n in sources])
+    from . import prompts
 
-    def loss_at(unet, step):
-        g = train.generator(seed, step)
-        picked = [(d, train.rows_at(seed + k, step, n, len(d))) for k, d, n in sources]
-        mean, std = (torch.cat([getattr(d, f)[r] for d, r in picked]) for f in ("mean", "std"))
-        text = torch.cat([d.table[d.prompt[r]] for d, r in picked]).float()
-        reward = torch.cat([d.reward[r] for d, r in picked])
-        latents = mean + std * torch.randn(mean.shape, generator=g)
-        noise = torch.randn(mean.shape, generator=g)
-        timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(mean),), generator=g)
-        text = torch.where(torch.rand(len(mean), 1, 1, generator=g) < drop, empty, text)
-        device = next(unet.parameters()).device
-        latents, noise, timesteps, text, reward, kind = (v.to(device) for v in (latents, noise, timesteps, text, reward, is_model))
-        error = losses.denoising(unet, scheduler, latents, text, timesteps, noise)
-        terms = losses.reward_weighted(error, reward, kind, beta)
-        log = {name: error[kind == flag].mean() for name, flag, n in (("model", True, batch[0]), ("pre", False, batch[1])) if n}
-        return terms.sum(), log
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with state.main_process_first():
+        run = runs.Run("generate", settings, needs=["prompts"])
+    wanted = prompts.wanted(runs.table(run.read("prompts", "prompts.csv"), ("prompt", "category", "split", "use")), settings)
+    with tqdm(total=-(-len(wanted) // state.num_processes), desc="images", disable=not state.is_main_process) as bar:
+        draw(load(settings.pipeline), wanted.prompt.tolist(), wanted.assign(guidance=settings.guidance), run.path("images"), guidance=settings.guidance,
+             steps=settings.steps, seed=settings.seed + 1, progress=bar.update, rank=state.process_index, world=state.num_processes)
+    state.wait_for_everyone()
 
-    return loss_at
+
+if __name__ == "__main__":
+    config.command("generate", main)

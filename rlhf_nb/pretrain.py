@@ -6,19 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from . import diffusion, judge, runs, train, world
+from . import align, diffusion, judge, train, world
 from .prompts import BACKGROUNDS, COLOURS, COUNTS, TOY, plural
 
 TOKENS = 20          # longest toy prompt, padded
 WIDTH = 96           # of the text tower
-
-
-def captioned(source, n, seed):
-    """`n` captioned images for the pre-training term: from the toy "world", or from a Hugging Face image folder."""
-    if source == "world":
-        return world.pairs(n, seed)[:2]
-    folder = runs.Images(source)
-    return folder[:n], folder.rows.prompt[:n].tolist()
 
 
 def autoencoder():
@@ -106,6 +98,58 @@ def clip_loss(images, input_ids, batch, seed):
     return loss_at
 
 
+def altered(caption, rng, n=4):
+    """`n` captions that differ from `caption` in one thing it names, every other time its count if it names one."""
+    words = " " + caption.lower().rstrip(".") + " "
+    objects = [*TOY.objects, *map(plural, TOY.objects)]
+    named = [(kind, value) for kind in (COUNTS, COLOURS, BACKGROUNDS, objects) for value in kind if f" {value.lower()} " in words]
+    counts = [k for k in named if k[0] is COUNTS]
+    out = []
+    for i in range(n):
+        kind, value = counts[0] if counts and i % 2 == 0 else named[rng.integers(len(named))]
+        same = [v for v in kind if v != value and (kind is not objects or (v in TOY.objects) == (value in TOY.objects))]
+        new = same[rng.integers(len(same))]
+        text = words.replace(f" {value.lower()} ", f" {new} ")
+        if kind is COUNTS and "one" in (value, new):  # a noun follows its number
+            one, many = next((o, plural(o)) for o in TOY.objects if f" {o} " in words or f" {plural(o)} " in words)
+            text = text.replace(f" {many} ", f" {one} ") if new == "one" else text.replace(f" {one} ", f" {many} ")
+        out.append(text.strip().capitalize() + ".")
+    return out
+
+
+def hard_clip_loss(images, pooled, near, batch, seed):
+    """The contrastive loss with near misses (Yuksekgonul et al., 2023): an image must tell its caption from captions altered in one thing.
+
+    The text tower is fixed, so captions come as its outputs: pooled (N, D), near (N, K, D) of K altered captions each.
+    """
+
+    def loss_at(model, step):
+        rows = train.rows_at(seed, step, batch, len(images))
+        x = diffusion.pixels(images[rows.numpy()]).to(model.device)
+        texts = pooled[rows].to(model.device)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            image = model.visual_projection(model.vision_model(x).pooler_output)
+            text, misses = model.text_projection(texts), model.text_projection(near[rows].to(model.device))
+        image, text, misses = (F.normalize(v.float(), dim=-1) for v in (image, text, misses))
+        scale = model.logit_scale.exp()
+        logits, missed = scale * image @ text.T, scale * (misses @ image[:, :, None]).squeeze(-1)     # (B, B), (B, K)
+        same = (texts[:, None] == texts[None]).all(-1).float()  # equal captions are no negatives
+        target = same / same.sum(1, keepdim=True)
+        whole = torch.cat([logits, missed], 1)
+        loss = (F.cross_entropy(whole, F.pad(target, (0, missed.shape[1]))) + F.cross_entropy(logits.T, target)) / 2
+        return loss, {"near": (logits.diagonal()[:, None] > missed).all(1).float().mean()}
+
+    return loss_at
+
+
+@torch.inference_mode()
+def text_states(clip_model, tokens, captions):
+    """Outputs (N, D) of the text tower before its projection; each unique caption is encoded once."""
+    unique, rows = np.unique(np.asarray(captions, dtype=str), return_inverse=True)
+    ids = tokens(list(unique), padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return torch.cat([clip_model.text_model(part).pooler_output for part in ids.split(1024)])[torch.from_numpy(rows)]
+
+
 def unet():
     """The toy U-Net: 0.2 GFLOP a sample, on 8 x 8 x 4 latents and the CLIP text tower's hidden states."""
     from diffusers import UNet2DConditionModel
@@ -157,19 +201,20 @@ def build(settings, folder, work, log):
     for part in (clip_model.vision_model, clip_model.visual_projection, clip_model.text_projection):
         part.requires_grad_(True)
     clip_model.logit_scale.requires_grad_(True)
-    fit("vision", clip_model, clip_loss(broken(vae, images, seed + 6), ids, min(128, n), seed + 6), steps=settings.vision_steps, lr=1e-3, warmup=150,
-        weight_decay=0.05)
+    rng = np.random.default_rng(seed + 6)
+    states, near = (text_states(clip_model, tokens, c) for c in (captions, [a for c in captions for a in altered(c, rng)]))
+    loss_at = hard_clip_loss(broken(vae, images, seed + 6), states, near.view(n, -1, WIDTH), min(128, n), seed + 6)
+    fit("vision", clip_model, loss_at, steps=settings.vision_steps, lr=1e-3, warmup=150, weight_decay=0.05)
 
     mean, _ = diffusion.encode_images(vae, images[:4000])
     vae.register_to_config(scaling_factor=float(vae.config.scaling_factor / mean.std()), shift_factor=None)
     clip_model.save_pretrained(work / "clip")
     text = CLIPTextModel.from_pretrained(work / "clip").eval().requires_grad_(False)
     pipe = pipeline(vae, text, tokens, unet_model)
-    data = diffusion.encode(pipe, images, captions)
+    data = align.encode(pipe, zip(images, captions, strict=True))
     empty = diffusion.encode_prompts(pipe, [""])[0][0]
-    fit("unet", unet_model.to(memory_format=torch.channels_last),
-        diffusion.eq2(pipe.scheduler, empty, None, data, batch=(0, 64), beta=1.0, drop=0.1, seed=seed + 2),
-        steps=settings.unet_steps, lr=1e-3, warmup=300, ema=0.999)
+    loss_at = align.Eq2(pipe.scheduler, empty, None, data, batch=(0, 64), beta=1.0, drop=0.1, seed=seed + 2)
+    fit("unet", unet_model.to(memory_format=torch.channels_last), loss_at, steps=settings.unet_steps, lr=1e-3, warmup=300, ema=0.999)
 
     lessons, labels = judge.lessons(n // 2, seed + 3)
     fit("judge", reader, judge.loss(broken(vae, lessons, seed + 4), labels, 128, seed + 3), steps=settings.judge_steps, lr=1.5e-3, warmup=100, ema=0.995)

@@ -6,6 +6,7 @@ Source: arXiv 2302.12192, section 4.1, tables 1 and 4. A prompt is its `Attribut
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 COUNTS = ("one", "two", "three", "four", "five", "six")
 COLOURS = ("red", "yellow", "green", "blue", "black", "pink", "purple", "white", "brown")
@@ -115,7 +116,7 @@ def rare(want):
 
 def splits(vocabulary, seed=0):
     """The whole grammar divided once and for all: {category: {split: [Attributes]}}; a function of `seed` alone."""
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([seed, 3])
     known, fresh, divided = grammar(vocabulary.seen), grammar(vocabulary.unseen), {}
     for category in CATEGORIES:
         common = [w for w in known[category] if not rare(w)]
@@ -166,3 +167,14 @@ def attributes(row):
     """`Attributes` of one row of prompts.csv (empty cells and NaN mean: not asked)."""
     value = {a: None if row[a] in (None, "") or row[a] != row[a] else row[a] for a in ATTRIBUTES}
     return Attributes(value["object"], None if value["count"] is None else int(value["count"]), value["colour"], value["background"])
+
+
+def wanted(table, settings):
+    """The images that stage `generate` draws, a row each, from the prompt table: several of every labelled prompt, and others, with
+    use = "test", of prompts that measure the reward and of a few seen ones again."""
+    simple = table.category != "combination"
+    label = table[table.use == "label"]
+    label = label.loc[label.index.repeat(np.where(simple[label.index], settings.per_simple, settings.per_combination))]
+    again = table[(table.use == "label") & ~simple].head(settings.test_seen).assign(use="test")
+    test = pd.concat([again, table[table.use == "test"]], ignore_index=True)
+    return pd.concat([label, test.loc[test.index.repeat(settings.per_test)]], ignore_index=True)

@@ -38,8 +38,7 @@ class Clip:
         """Features (N, D) of a runs.Images folder, kept in `cache` under the content of both the pictures and this model."""
         from safetensors.torch import load_file, save
 
-        weights = hashlib.sha256(save({k: v.cpu().contiguous() for k, v in self.model.vision_model.state_dict().items()})
-                                 + save({"p": self.model.visual_projection.weight.cpu()})).hexdigest()
+        weights = runs.weights_digest(self.model.vision_model, self.model.visual_projection)
         path = Path(cache) / f"{hashlib.sha256((weights + runs.digest(images.folder)).encode()).hexdigest()[:24]}.safetensors"
         if not path.exists():
             features = torch.cat([self.images(images[i:i + 512]) for i in range(0, len(images), 512)])

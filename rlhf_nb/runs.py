@@ -24,7 +24,7 @@ NOTEBOOKS = {"prompts": "01_prompts", "generate": "02_generate", "feedback": "03
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
 
 
-class ArtifactError(RuntimeError):
+class ArtifactError(config.UserError, RuntimeError):
     """An artifact is missing, half-written or damaged; the message names it and the notebook that makes it."""
 
 
@@ -41,6 +41,16 @@ def digest(path):
         sha.update(file.relative_to(path).as_posix().encode() + b"\0" if path.is_dir() else b"")
         with open(file, "rb") as stream:
             sha.update(hashlib.file_digest(stream, "sha256").digest())
+    return sha.hexdigest()
+
+
+def weights_digest(*models):
+    """SHA-256 of the weights of torch modules, wherever they were loaded from."""
+    sha = hashlib.sha256()
+    for model in models:
+        for name, value in sorted(model.state_dict().items()):
+            sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            sha.update(value.detach().float().cpu().contiguous().numpy())
     return sha.hexdigest()
 
 
@@ -154,14 +164,29 @@ def table(path, columns):
 
 def save_images(folder, images, rows):
     """A Hugging Face image folder: PNG files and metadata.csv with file_name, prompt and whatever else `rows` hold."""
+    names = [f"{i:06d}.png" for i in range(len(images))]
+    save_pngs(folder, images, names)
+    save_rows(folder, names, rows)
+
+
+def save_pngs(folder, images, names):
+    """uint8 images (B, H, W, 3) as PNG files, each written whole or not at all."""
     from PIL import Image
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{i:06d}.png" for i in range(len(images))]
     for name, image in zip(names, images, strict=True):
-        Image.fromarray(image).save(folder / name, compress_level=1)
-    pd.DataFrame(rows).assign(file_name=names).set_index("file_name").to_csv(folder / "metadata.csv")
+        part = folder / f"{name}.part"
+        try:
+            Image.fromarray(image).save(part, format="png", compress_level=1)
+            part.replace(folder / name)
+        except OSError as error:
+            raise ArtifactError(f"{folder / name} cannot be written ({error.strerror}): make room and run again, what was drawn so far is kept") from None
+
+
+def save_rows(folder, names, rows):
+    """The image folder's metadata.csv."""
+    pd.DataFrame(rows).assign(file_name=names).set_index("file_name").to_csv(Path(folder) / "metadata.csv")
 
 
 class Images:

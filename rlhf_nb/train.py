@@ -1,29 +1,41 @@
-"""One training loop for everything: autoencoder, CLIP, judge, U-Net, reward head and Eq. 2.
+"""One training loop for everything: autoencoder, CLIP, judge, U-Net, reward head and Eq. 2, on one device or many.
 
 The step number is the only random state: whoever supplies `loss_at(model, step)` draws its batch, noise and timesteps from
-(seed, step) alone, so an interrupted run that is resumed ends with the same bits.
+(seed, step) alone, so an interrupted run that is resumed ends with the same bits, and one process or eight see the same batches.
+
+    accelerate launch -m rlhf_nb.train settings.yaml        Eq. 2 as notebook 05 runs it, with the same settings file
 """
 
+import contextlib
+import functools
 import json
 import os
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from . import config
 
-def generator(seed, step, device="cpu"):
-    """Random numbers of global step `step`: a pure function of (seed, step)."""
-    return torch.Generator(device).manual_seed((int(seed) * 1_000_003 + int(step)) % (2**63 - 1))
+KEPT = 2  # checkpoints
+
+
+def generator(seed, step, row=-1):
+    """Random numbers of global step `step`, or of one row of its batch: a pure function of (seed, step, row)."""
+    number = int(seed) * 1_000_003 + int(step)
+    return torch.Generator().manual_seed((number if row < 0 else number * 65_537 + int(row) + 1) % (2**63 - 1))
+
+
+@functools.lru_cache(maxsize=8)
+def permutation(seed, epoch, n):
+    return torch.randperm(n, generator=generator(seed, -1 - epoch))
 
 
 def rows_at(seed, step, batch, n):
     """Indices (batch,) of step `step`: consecutive slices of one seeded permutation of range(n) per epoch."""
-    first = step * batch
-    place = torch.arange(first, first + batch)
-    epochs = {e: torch.randperm(n, generator=generator(seed, -1 - e)) for e in range(first // n, (first + batch - 1) // n + 1)}
-    return torch.stack([epochs[int(p) // n][int(p) % n] for p in place])
+    place = torch.arange(step * batch, (step + 1) * batch)
+    return torch.cat([permutation(seed, e, n)[place[place // n == e] % n] for e in range(int(place[0]) // n, int(place[-1]) // n + 1)])
 
 
 def schedule(step, steps, lr, warmup):
@@ -31,81 +43,127 @@ def schedule(step, steps, lr, warmup):
     return lr * min((step + 1) / max(warmup, 1), (steps - step) / max(steps - warmup, 1))
 
 
-class NotFinite(ArithmeticError):
-    """A loss or gradient was NaN or infinite."""
+class NotFinite(config.UserError, ArithmeticError):
+    """A loss or gradient was NaN or infinite; the message names the step and, where it can, the samples."""
 
 
-def loop(model, loss_at, *, steps, lr, warmup=0, weight_decay=0.01, clip=1.0, ema=0.0, folder=None, save_every=500,
+class CheckpointError(config.UserError, RuntimeError):
+    """A checkpoint cannot be written or does not fit; the message says what to do, and the last good one is still there."""
+
+
+def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weight_decay=0.01, clip=1.0, ema=0.0, folder=None, save_every=500,
          log_every=20, accelerator=None):
     """Train `model` in place and yield a log row every `log_every` steps; with `ema` the averaged weights remain in `model`.
 
-    loss_at(model, step) -> (loss (), {name: value ()}). Checkpoints go to `folder` every `save_every` steps, a multiple of
-    `log_every`; a later call with the same arguments yields the rows of the last one again and goes on from there. Raises
-    NotFinite for a bad loss: on a CPU before it reaches the weights, elsewhere at the next row and before anything is saved.
+    loss_at(model, step) -> (loss (), {name: value ()}). With `batch`, the size of the global batch, it is called as loss_at(model,
+    step, rows) for parts of range(batch), spread over processes and `accumulate` micro-batches, and losses and values must be sums
+    that add up to those of the whole batch. Checkpoints go to `folder` every `save_every` steps, a multiple of `log_every`; a later
+    call with the same arguments yields the rows of the last one again and goes on from there. Raises NotFinite for a bad loss,
+    with weights and moments as they were before that step, and CheckpointError.
     """
     if accelerator is None:
         from accelerate import Accelerator
         accelerator = Accelerator()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED"):
+        raise CheckpointError("checkpoints of sharded weights are not written by this loop: launch with --multi_gpu, or train adapters (lora)")
+    world, rank, scaled = accelerator.num_processes, accelerator.process_index, accelerator.mixed_precision == "fp16"
+    if batch is not None and batch < world * accumulate:
+        raise ValueError(f"a batch of {batch} cannot be split over {world} processes and {accumulate} micro-batches: lower either or raise the batch")
+    parts = [()] if batch is None else [(torch.arange(batch)[rank::world][k::accumulate],) for k in range(accumulate)]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    parameters = [p for p in model.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters] if ema else None
-    path = Path(folder) / "checkpoint.safetensors" if folder else None
-    start, rows = restore(path, parameters, optimizer, average) if path and path.exists() else (0, [])
+    start, rows = restore(folder, parameters, optimizer.optimizer, average)
     model.train()
     yield from list(rows)
-    logs = []
+    logs, bad = [], torch.zeros((), device=accelerator.device)
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule(step, steps, lr, warmup)
-        loss, log = loss_at(wrapped, step)
-        accelerator.backward(loss)
+        values = 0
+        for part in parts:
+            with contextlib.nullcontext() if part is parts[-1] else accelerator.no_sync(wrapped):
+                loss, log = loss_at(wrapped, step, *part)
+                accelerator.backward(loss * world)  # over processes gradients are averaged, and the loss is a sum
+            values = values + torch.stack([v.detach().float() for v in (loss, *log.values())])
         norm = accelerator.clip_grad_norm_(parameters, clip)
-        logs.append(torch.stack([loss.detach(), norm.detach(), *(v.detach().float() for v in log.values())]))
+        logs.append(torch.cat([values, norm[None]]))
         due = (step + 1) % log_every == 0 or step + 1 == steps
-        if due or loss.device.type == "cpu":  # elsewhere a look at every step would make the processor wait for the device
-            bad = [step + 1 - len(logs) + k for k, v in enumerate(torch.stack(logs).isfinite().all(1).tolist()) if not v]
-            if bad:
-                raise NotFinite(f"loss or gradient is not finite at step {bad[0]}: {logs[bad[0] - step - 1].tolist()}; nothing was saved after it")
+        if due or scaled or loss.device.type == "cpu":  # elsewhere a look at every step would make the processor wait for the device
+            table = torch.stack(logs)
+            table[:, :-1] = accelerator.reduce(table[:, :-1], "sum")
+            wrong = ~table[:, :-1 if scaled else None].isfinite().all(1)  # a scaled gradient may overflow: the scaler skips that step
+            if wrong.any():
+                first = step + 1 - len(logs) + int(wrong.nonzero()[0])
+                blamed = getattr(loss_at, "blame", lambda *_: "")(model, first)
+                raise NotFinite(f"loss or gradient is not finite at step {first}{blamed}; the weights are those before it: correct the data or lower lr")
+        if not scaled:
+            bad = torch.maximum(bad, (~norm.isfinite()).float())
+            optimizer.optimizer.found_inf = bad  # from a bad gradient on, fused AdamW leaves weights and moments as they are
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if ema:
             decay = min(ema, (step + 1) / (step + 10))
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
         if due:
-            values = torch.stack(logs).mean(0).tolist()
-            rows.append({"step": step + 1, "loss": values[0], "gradient": values[1], "lr": optimizer.param_groups[0]["lr"],
-                         **dict(zip(log, values[2:], strict=True))})
+            mean = table.mean(0).tolist()
+            rows.append({"step": step + 1, "loss": mean[0], "gradient": mean[-1], "lr": optimizer.param_groups[0]["lr"],
+                         **dict(zip(log, mean[1:-1], strict=True))})
             logs = []
-        if path and ((step + 1) % save_every == 0 or step + 1 == steps) and accelerator.is_main_process:
-            checkpoint(path, step + 1, parameters, optimizer, average, rows)
+            accelerator.log({k: v for k, v in rows[-1].items() if k != "step"}, step=step + 1)
+        if folder and ((step + 1) % save_every == 0 or step + 1 == steps) and accelerator.is_main_process:
+            checkpoint(folder, step + 1, parameters, optimizer.optimizer, average, rows)
         if due:
             yield rows[-1]
     if ema:
         with torch.no_grad():
             torch._foreach_copy_(parameters, average)
-    model.eval()
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()
 
 
-def checkpoint(path, step, parameters, optimizer, average, rows):
-    """Weights, AdamW moments, averaged weights and log rows after `step` steps as one safetensors file, written atomically."""
+def checkpoint(folder, step, parameters, optimizer, average, rows):
+    """Weights, AdamW moments, averaged weights and log rows after `step` steps as one safetensors file, written atomically; the last KEPT remain."""
     tensors = {f"p{i}": p.detach() for i, p in enumerate(parameters)}
     tensors |= {f"a{i}": p for i, p in enumerate(average or ())}
     for i, p in enumerate(parameters):
         tensors |= {f"{k}{i}": v for k, v in optimizer.state[p].items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(folder) / f"checkpoint-{step:08d}.safetensors"
     part = path.with_suffix(".part")
-    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, {"step": json.dumps(step), "rows": json.dumps(rows)})
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, {"step": json.dumps(step), "rows": json.dumps(rows)})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} cannot be written ({error}): make room and start again, it goes on from the last checkpoint") from None
+    for old in sorted(path.parent.glob("checkpoint-*.safetensors"))[:-KEPT]:
+        old.unlink()
 
 
-def restore(path, parameters, optimizer, average):
-    """Load a `checkpoint` into place and return the number of steps it has behind it and their log rows."""
-    with safe_open(path, "pt") as file, torch.no_grad():
-        names = list(file.keys())
-        for i, p in enumerate(parameters):
-            p.copy_(file.get_tensor(f"p{i}"))
-            optimizer.state[p] = {k: file.get_tensor(f"{k}{i}").to(p.device) for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}{i}" in names}
-            if average:
-                average[i].copy_(file.get_tensor(f"a{i}"))
-        return json.loads(file.metadata()["step"]), json.loads(file.metadata()["rows"])
+def restore(folder, parameters, optimizer, average):
+    """Load the newest whole `checkpoint` into place and return the number of steps it has behind it and their log rows; (0, []) without one."""
+    for path in sorted(Path(folder).glob("checkpoint-*.safetensors"), reverse=True) if folder else ():
+        try:
+            file = safe_open(path, "pt")
+        except (OSError, SafetensorError):
+            continue  # damaged: the one before it serves
+        with file, torch.no_grad():
+            names = set(file.keys())
+            if [file.get_slice(f"p{i}").get_shape() for i in range(sum(n[0] == "p" for n in names))] != [list(p.shape) for p in parameters]:
+                raise CheckpointError(f"{path} is of another model (its weights have other shapes): remove it, or give the model it belongs to")
+            for i, p in enumerate(parameters):
+                p.copy_(file.get_tensor(f"p{i}"))
+                if f"step{i}" in names:  # fused AdamW walks memory, so the moments must lie as the weights do
+                    moments = {k: torch.empty_like(p).copy_(file.get_tensor(f"{k}{i}")) for k in ("exp_avg", "exp_avg_sq")}
+                    optimizer.state[p] = {"step": file.get_tensor(f"step{i}").to(p.device), **moments}
+                if average:
+                    average[i].copy_(file.get_tensor(f"a{i}"))
+            return json.loads(file.metadata()["step"]), json.loads(file.metadata()["rows"])
+    return 0, []
+
+
+if __name__ == "__main__":
+    from .align import main
+
+    config.command("align", main)

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from rlhf_nb import config, runs
 
-STEMS = {"tour": "00_tour", **runs.NOTEBOOKS}
+STEMS = {"tour": "00_tour", "gpu": "A2_gpu", **runs.NOTEBOOKS}
 
 
 def notebook(stem):

@@ -32,55 +32,49 @@ def test_denoising_is_diffusers_own_loss(pipe, schedule):
     assert torch.allclose(losses.denoising(pipe.unet, schedule, **b).mean(), theirs, rtol=1e-5)
 
 
-def test_velocity_and_unknown_targets(pipe):
-    from diffusers import DDIMScheduler
+def test_velocity_flow_and_unknown_targets(pipe):
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
     b = batch(pipe)
+    latents, noise, t = b["latents"], b["noise"], b["timesteps"]
     v = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
-    a = v.alphas_cumprod[b["timesteps"]].view(-1, 1, 1, 1)
-    assert torch.allclose(losses.target(v, b["latents"], b["noise"], b["timesteps"]), a.sqrt() * b["noise"] - (1 - a).sqrt() * b["latents"], atol=1e-5)
+    a = v.alphas_cumprod[t].view(-1, 1, 1, 1)
+    assert torch.allclose(losses.diffused(v, latents, noise, t)[1], a.sqrt() * noise - (1 - a).sqrt() * latents, atol=1e-5)
+    flow = DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
+    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    noisy, target, time, _ = losses.diffused(flow, latents, noise, t)
+    there = theirs.timesteps.flip(0)[t]  # sigma_t T
+    assert torch.allclose(time, there, rtol=1e-4)
+    assert torch.allclose(noisy, torch.cat([theirs.scale_noise(latents[[i]], there[[i]], noise[[i]]) for i in range(len(t))]), atol=1e-4)
+    assert torch.equal(target, noise - latents)
     with pytest.raises(ValueError, match="'sample'"):
-        losses.target(DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="sample"), b["latents"], b["noise"], b["timesteps"])
+        losses.diffused(DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="sample"), latents, noise, t)
+
+
+def test_min_snr_weighs_as_diffusers_example_does(pipe, schedule):
+    from diffusers.training_utils import compute_snr
+
+    b = batch(pipe)
+    snr = compute_snr(schedule, b["timesteps"])
+    plain, weighed = (losses.denoising(pipe.unet, schedule, **b, min_snr=g) for g in (0.0, 5.0))
+    assert torch.allclose(weighed, plain * torch.stack([snr, torch.full_like(snr, 5.0)], 1).min(1)[0] / snr, rtol=1e-4)
 
 
 def test_reward_one_beta_zero_is_the_plain_loss():
     error, is_model = torch.rand(8), torch.tensor([True] * 5 + [False] * 3)
-    total = losses.reward_weighted(error, torch.ones(8), is_model, beta=0.0).sum()
-    assert torch.allclose(total, error[:5].mean())
+    assert torch.allclose(losses.eq2(torch.ones(8), is_model, beta=0.0) @ error, error[:5].mean())
 
 
 def test_reward_zero_gives_no_gradient_from_the_model_half():
     error, is_model = torch.rand(8, requires_grad=True), torch.tensor([True] * 5 + [False] * 3)
-    losses.reward_weighted(error, torch.zeros(8), is_model, beta=0.7).sum().backward()
+    (losses.eq2(torch.zeros(8), is_model, beta=0.7) @ error).backward()
     assert (error.grad[:5] == 0).all() and torch.allclose(error.grad[5:], torch.full((3,), 0.7 / 3))
 
 
 def test_beta_scales_the_pretraining_half_exactly():
-    error, is_model, r = torch.rand(8), torch.tensor([True] * 5 + [False] * 3), torch.rand(8)
-    one, two = (losses.reward_weighted(error, r, is_model, beta) for beta in (1.0, 2.0))
+    is_model, r = torch.tensor([True] * 5 + [False] * 3), torch.rand(8)
+    one, two = (losses.eq2(r, is_model, beta) for beta in (1.0, 2.0))
     assert torch.equal(two[5:], 2 * one[5:]) and torch.equal(two[:5], one[:5])
-
-
-def test_eq2_is_equation_two(pipe, schedule):
-    """One step's loss equals Eq. 2 written out: same rows, noise and timesteps, drawn again from (seed, step)."""
-    from rlhf_nb import train
-
-    diffusion.sample(pipe, ["Two cats."], guidance=2.0, steps=2, seed=0)
-    g = torch.Generator().manual_seed(0)
-    table, rows = diffusion.encode_prompts(pipe, ["Two cats.", "A red star.", "One heart in the sea.", ""])
-    model, pre = (diffusion.Encoded(torch.randn(3, 4, 8, 8, generator=g), torch.zeros(3, 4, 8, 8), table, rows[:3], r)
-                  for r in (torch.tensor([1.0, 0.5, 0.0]), torch.ones(3)))
-    loss_at = diffusion.eq2(pipe.scheduler, table[rows[3]], model, pre, batch=(3, 3), beta=0.3, drop=0.0, seed=5)
-    loss, log = loss_at(pipe.unet, 4)
-    g = train.generator(5, 4)
-    torch.randn(6, 4, 8, 8, generator=g)  # posterior noise, times a deviation of zero
-    noise, timesteps = torch.randn(6, 4, 8, 8, generator=g), torch.randint(1000, (6,), generator=g)
-    picks = [train.rows_at(5, 4, 3, 3), train.rows_at(6, 4, 3, 3)]
-    error = losses.denoising(pipe.unet, schedule, torch.cat([model.mean[picks[0]], pre.mean[picks[1]]]),
-                             torch.cat([table[rows[:3][p]] for p in picks]), timesteps, noise)
-    assert torch.allclose(loss, (model.reward[picks[0]] * error[:3]).mean() + 0.3 * error[3:].mean(), rtol=1e-5)
-    assert torch.allclose(log["model"], error[:3].mean()) and torch.allclose(log["pre"], error[3:].mean())
-    assert torch.equal(loss, loss_at(pipe.unet, 4)[0]) and not torch.equal(loss, loss_at(pipe.unet, 5)[0])
 
 
 def test_reward_mse():

@@ -27,7 +27,8 @@ def test_interrupted_and_resumed_is_uninterrupted(tmp_path, stop, ema):
     options = {"steps": 9, "lr": 0.1, "warmup": 2, "ema": ema, "log_every": 1, "save_every": 1}
     whole, loss_at = problem()
     rows = list(train.loop(whole, loss_at, folder=tmp_path, **options))
-    (tmp_path / "checkpoint.safetensors").unlink()
+    for path in tmp_path.iterdir():
+        path.unlink()
     parts, loss_at = problem()
     list(itertools.islice(train.loop(parts, loss_at, folder=tmp_path, **options), stop))
     resumed, loss_at = problem()
@@ -66,3 +67,42 @@ def test_every_row_once_an_epoch():
     assert sorted(seen.tolist()) == list(range(40))
     assert torch.equal(train.rows_at(3, 2, 8, 40), train.rows_at(3, 2, 8, 40))
     assert len(train.rows_at(3, 0, 100, 40)) == 100  # a batch larger than the data goes round
+
+
+def run(folder, steps=4, **options):
+    model, loss_at = problem()
+    return model, list(train.loop(model, loss_at, steps=steps, lr=0.1, log_every=1, save_every=1, folder=folder, **options))
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    whole, rows = run(tmp_path / "whole")
+    save = train.save_file
+
+    def full(tensors, path, about):
+        if "00000003" in str(path):
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(tensors, path, about)
+
+    monkeypatch.setattr(train, "save_file", full)
+    with pytest.raises(train.CheckpointError, match="No space left.*make room"):
+        run(tmp_path / "disk")
+    assert [p.name for p in sorted((tmp_path / "disk").iterdir())] == ["checkpoint-00000001.safetensors", "checkpoint-00000002.safetensors"]
+    monkeypatch.undo()
+    resumed, again = run(tmp_path / "disk")
+    assert again == rows and torch.equal(whole.weight, resumed.weight)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    whole, rows = run(tmp_path)
+    last = max(tmp_path.iterdir())
+    last.write_bytes(last.read_bytes()[:100])
+    resumed, again = run(tmp_path)
+    assert again == rows and torch.equal(whole.weight, resumed.weight)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    run(tmp_path)
+    _, loss_at = problem()
+    with pytest.raises(train.CheckpointError, match="another model"):
+        list(train.loop(torch.nn.Linear(6, 3), loss_at, steps=4, lr=0.1, folder=tmp_path))

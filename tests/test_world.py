@@ -88,3 +88,15 @@ def test_right_counts_only_what_was_asked():
     assert judge.right(answers, [prompts.Attributes("cat")])["all"].all()
     assert not judge.right(answers, [prompts.Attributes("cat", count=3)])["all"].any()
     assert judge.right(answers, [prompts.Attributes("cat", colour="red", background="in the sea")])["all"].all()
+
+
+def test_altered_captions_differ_in_one_thing():
+    from rlhf_nb import pretrain
+
+    rng = np.random.default_rng(0)
+    assert set(pretrain.altered("One star.", rng, 600)) == {f"{n} stars." for n in ("Two", "Three", "Four", "Five", "Six")} | {
+        f"One {o}." for o in prompts.TOY.objects if o != "star"}
+    several = pretrain.altered("A picture of two stars in San Francisco that are red.", rng, 200)
+    assert "A picture of one star in san francisco that are red." in several and "A picture of two stars in san francisco that are blue." in several
+    assert "A picture of two stars in the sea that are red." in several and "A picture of two hearts in san francisco that are red." in several
+    assert "A picture of two stars in san francisco that are red." not in several

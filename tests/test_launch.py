@@ -1,0 +1,152 @@
+"""The command lines: `accelerate launch` on one process and on two, and the notebook that takes over, with one settings file."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rlhf_nb import align, config, diffusion, runs, train
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+SETTINGS = "scale: smoke\nupdates: 4\nmodel_batch: 6\npre_batch: 3\ncoefficient: 2.0\n"
+
+
+def launch(module, file, processes, folder, status=0):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    several = ("--multi_gpu", f"--num_processes={processes}") if processes > 1 else ("--num_processes=1",)
+    command = [sys.executable, "-m", "accelerate.commands.launch", *several, "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no",
+               f"--main_process_port={port}", "-m", module, str(file)]
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # alike for one process and two
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **threads, "RLHF_NB_RUNS": str(folder)}, capture_output=True, text=True)
+    assert (done.returncode == 0) == (status == 0), done.stdout[-2000:] + done.stderr[-3000:]
+    return done
+
+
+def state(folder, pipe):
+    """Log rows and averaged weights of the last checkpoint in a run's folder."""
+    unet = align.trainable(pipe, config.settings("align"))
+    parameters = list(unet.parameters())
+    average = [torch.empty_like(p) for p in parameters]
+    _, rows = train.restore(folder / "smoke" / "align.partial" / "work", parameters, torch.optim.AdamW(parameters), average)
+    return rows, average
+
+
+def test_two_processes_train_as_one_and_the_notebook_takes_over(smoke, tmp_path, pipe):
+    (tmp_path / "settings.yaml").write_text(SETTINGS)
+    ended = {}
+    for processes in (1, 2):
+        for stage in ("prompts", "generate", "reward", "feedback"):
+            shutil.copytree(smoke / "runs/smoke" / stage, tmp_path / f"{processes}/smoke" / stage)
+        launch("rlhf_nb.train", tmp_path / "settings.yaml", processes, tmp_path / str(processes))
+        ended[processes] = state(tmp_path / str(processes), pipe)
+    for one, two in zip(ended[1][0], ended[2][0], strict=True):
+        assert all(abs(one[k] - two[k]) <= 1e-5 * abs(one[k]) for k in ("loss", "model", "pre")), (one, two)
+    assert max(float((a - b).abs().max()) for a, b in zip(ended[1][1], ended[2][1], strict=True)) < 2e-4
+    subprocess.run([sys.executable, "-m", "papermill", "notebooks/05_align.ipynb", str(tmp_path / "out.ipynb"), "-f", str(tmp_path / "settings.yaml"),
+                    "--cwd", "notebooks", "-k", "python3", "--no-progress-bar"], cwd=ROOT, check=True, capture_output=True,
+                   env={**os.environ, "RLHF_NB_RUNS": str(tmp_path / "2")})
+    log = runs.table(tmp_path / "2/smoke/align/log.csv", ("step", "loss"))
+    assert log.loss.tolist() == [row["loss"] for row in ended[2][0]]  # it found the two processes' run and went on from its end
+
+
+def test_two_processes_draw_what_one_does(smoke, tmp_path):
+    (tmp_path / "settings.yaml").write_text("scale: smoke\n")
+    shutil.copytree(smoke / "runs/smoke/prompts", tmp_path / "runs/smoke/prompts")
+    launch("rlhf_nb.diffusion", tmp_path / "settings.yaml", 2, tmp_path / "runs")
+    drawn, whole = (runs.Images(tmp_path / "runs/smoke/generate.partial/images"), runs.Images(smoke / "runs/smoke/generate/images"))
+    assert len(drawn) == len(whole) and np.abs(drawn[:].astype(int) - whole[:]).max() <= 2  # another number of threads rounds otherwise
+
+
+def test_a_command_line_ends_with_one_sentence(tmp_path):
+    for text, words in (("scale: smoke\nupdatez: 4\n", "unknown parameter 'updatez'"), ("- 1\n", "must hold parameter names"),
+                        ("scale: smoke\n", "run notebook 01_prompts first")):
+        (tmp_path / "settings.yaml").write_text(text)
+        done = subprocess.run([sys.executable, "-m", "rlhf_nb.train", str(tmp_path / "settings.yaml")], cwd=ROOT, capture_output=True, text=True,
+                              env={**os.environ, "RLHF_NB_RUNS": str(tmp_path / "runs")})
+        assert done.returncode and words in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
+
+
+@pytest.fixture
+def sd15(pipe, tmp_path):
+    """A tiny random model in the exact folder layout of Stable Diffusion v1.5, and a CLIP in that of ViT-L/14."""
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    ids = {k: getattr(pipe.tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = {"vocab_size": len(pipe.tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "max_position_embeddings": pipe.tokenizer.model_max_length, **ids}
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+    unet = UNet2DConditionModel(sample_size=8, block_out_channels=(8, 16, 16, 16), norm_num_groups=4, attention_head_dim=2, cross_attention_dim=16,
+                                layers_per_block=1,
+                                down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3)
+    vae = AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4, layers_per_block=1, sample_size=64,
+                        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+    scheduler = PNDMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    StableDiffusionPipeline(vae=vae, unet=unet, text_encoder=CLIPTextModel(CLIPTextConfig(**text)), tokenizer=pipe.tokenizer, scheduler=scheduler,
+                            safety_checker=StableDiffusionSafetyChecker(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)),
+                            feature_extractor=CLIPImageProcessor(crop_size=32, size=32)).save_pretrained(tmp_path / "sd")
+    clip.save_pretrained(tmp_path / "clip")
+    pipe.tokenizer.save_pretrained(tmp_path / "clip")
+    CLIPImageProcessor(crop_size={"height": 32, "width": 32}, size={"shortest_edge": 32}).save_pretrained(tmp_path / "clip")
+    assert {p.name for p in (tmp_path / "sd").iterdir()} == {"feature_extractor", "model_index.json", "safety_checker", "scheduler", "text_encoder",
+                                                              "tokenizer", "unet", "vae"}
+    return tmp_path
+
+
+def test_scale_sd15_on_its_own_folder_layout(sd15, monkeypatch):
+    """Stages 01, 02, 04 and 05 of scale sd15 by the very calls a GPU machine makes, hub access off: people's labels, a folder of
+    captioned pictures, bf16, adapters; the result loads in the stock pipeline."""
+    from diffusers import StableDiffusionPipeline
+
+    from rlhf_nb import feedback, prompts, reward
+
+    monkeypatch.setenv("RLHF_NB_RUNS", str(sd15 / "runs"))
+    places = {"scale": "sd15", "pipeline": str(sd15 / "sd")}
+    settings = config.settings("prompts", scale="sd15", labelled=6, evaluated=2, tuned=2, tested=2)
+    run = runs.Run("prompts", settings)
+    run.csv("prompts.csv", prompts.split_rows(prompts.PAPER, settings.labelled, settings.tuned, settings.evaluated, settings.tested))
+    run.finish()
+    table = runs.table(runs.result("sd15", "prompts", "prompts.csv"), ("prompt",))
+    settings = config.settings("generate", **places, per_simple=1, per_combination=1, per_test=1, test_seen=1, steps=2)
+    wanted = prompts.wanted(table, settings).groupby("use").head(9).reset_index(drop=True)
+    run = runs.Run("generate", settings, needs=["prompts"])
+    pipe = diffusion.load(settings.pipeline)
+    diffusion.draw(pipe, wanted.prompt.tolist(), wanted, run.path("images"), guidance=settings.guidance, steps=settings.steps, seed=1, batch=8)
+    run.finish()
+    images = runs.Images(runs.result("sd15", "generate", "images"))
+    store = feedback.Store(sd15 / "people.sqlite")
+    store.add([{"rater": "ann", "image": i, "prompt": p, "label": ("good", "bad")[i % 2]} for i, p in enumerate(wanted.prompt)])
+    labels = feedback.majority(store.table())
+    clip = reward.Clip(str(sd15 / "clip"))
+    run = runs.Run("reward", config.settings("reward", scale="sd15", clip=str(sd15 / "clip")), needs=["generate"])
+    texts = clip.prompts(wanted.prompt.tolist())
+    head, _ = reward.fit(clip, clip.images(images[:]), texts, torch.arange(len(texts))[:, None].repeat(1, 2), torch.tensor(labels.to_numpy()).float(), lam=0.5,
+                         temperature=2.0, batch=8, updates=4, lr=1e-4)
+    head.save(run.path("model"), {})
+    run.finish()
+    runs.save_images(sd15 / "laion", np.random.default_rng(0).integers(0, 255, (5, 80, 70, 3), dtype=np.uint8),
+                     pd.DataFrame({"prompt": ["a b"] * 5, "aesthetic": [4.0, 6.0, 6.0, 6.0, 6.0]}))
+    (sd15 / "settings.yaml").write_text(f"scale: sd15\npipeline: {sd15}/sd\nclip: {sd15}/clip\npretraining: {sd15}/laion\nupdates: 3\nmodel_batch: 4\n"
+                                        "pre_batch: 4\naccumulate: 2\nlora: 2\nextras: [tensorboard]\n")
+    done = launch("rlhf_nb.train", sd15 / "settings.yaml", 1, sd15 / "runs")
+    assert "1 low score" in done.stdout and list((sd15 / "runs/sd15/tensorboard").rglob("events*"))
+    settings = config.settings("align", **config.read(sd15 / "settings.yaml"))
+    run, unet = runs.Run("align", settings, needs=align.NEEDS), align.trainable(pipe, settings)
+    train.restore(run.path("work"), [p for p in unet.parameters() if p.requires_grad], torch.optim.AdamW([torch.zeros(1)]), None)
+    diffusion.save_unet(unet, run.path("unet"))
+    stock = StableDiffusionPipeline.from_pretrained(sd15 / "sd", safety_checker=None)
+    stock.load_lora_weights(run.path("unet"))
+    assert stock.get_active_adapters()
