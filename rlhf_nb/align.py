@@ -3,12 +3,11 @@
 import copy
 import hashlib
 import itertools
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from . import data, diffusion, judge, losses, prompts, reward, runs, train
 
@@ -49,13 +48,10 @@ def encode(pipe, pairs, cache=None, half=False, accelerator=None, progress=None)
         images, sentences = np.stack([image for image, _ in chunk]), [prompt for _, prompt in chunk]
         content = hashlib.sha256(f"{encoders} {half} {images.shape} {len(made)}\n".encode() + "\n".join(sentences).encode() + images.tobytes()).hexdigest()
         path = Path(cache) / f"{content[:32]}.safetensors" if cache else None
-        if path is None or not path.exists() and len(made) % world == rank:
+        if path is None or len(made) % world == rank and not path.exists():
             shard = encode_shard(pipe, images, sentences, half, first=len(made) * SHARD)
             if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_suffix(f".part{os.getpid()}")
-                save_file(shard, part)
-                os.replace(part, path)
+                train.write(shard, path)
         made.append(path or shard)
         if progress:
             progress(len(chunk))
@@ -126,9 +122,9 @@ class Eq2:
         drawn = torch.stack([torch.randn(2, *mean.shape[1:], generator=train.generator(self.seed, step, r)) for r in rows.tolist()])
         text = torch.where(plan["dropped"][:, None, None], self.empty, text)
         device = next(unet.parameters()).device
-        latents, text, timesteps, noise = (v.to(device, non_blocking=True) for v in (mean + std * drawn[:, 0], text, plan["timesteps"], drawn[:, 1]))
-        error = losses.denoising(unet, self.scheduler, latents, text, timesteps, noise, self.min_snr)
-        return error, plan["coefficient"].to(device), is_model.to(device)
+        latents, text, timesteps, noise, coefficient, is_model = (v.to(device, non_blocking=True) for v in (
+            mean + std * drawn[:, 0], text, plan["timesteps"], drawn[:, 1], plan["coefficient"], is_model))
+        return losses.denoising(unet, self.scheduler, latents, text, timesteps, noise, self.min_snr), coefficient, is_model
 
     def __call__(self, unet, step, rows=None):
         error, coefficient, is_model = self.errors(unet, step, torch.arange(sum(self.batch)) if rows is None else rows)
@@ -162,10 +158,12 @@ def trainable(pipe, settings):
 
 def accelerator(settings):
     """accelerate's engine in the asked precision, on as many processes as `accelerate launch` started, with TensorBoard files if asked for."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
     tracked = "tensorboard" in settings.extras
-    engine = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available(), log_with="tensorboard" if tracked else None,
+    patience = InitProcessGroupKwargs(timeout=diffusion.PATIENCE)
+    engine = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available(), kwargs_handlers=[patience],
+                         log_with="tensorboard" if tracked else None,
                          project_dir=runs.root() / settings.scale / "tensorboard" if tracked else None)
     if tracked:
         engine.init_trackers("align")
@@ -178,10 +176,11 @@ def material(run, pipe, score, engine=None, progress=None):
     D_model is every image drawn for a labelled prompt, whether or not raters agreed on it. Both encoders leave the device afterwards.
     """
     s, images = run.settings, runs.Images(run.read("generate", "images"))
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    stream = data.Pairs(s.pretraining if s.pre_batch else "world", s.pre_images, s.seed + 500, size=side, min_score=s.min_score)
     use = np.flatnonzero((images.rows.use == "label").to_numpy())
     sentences = images.rows.prompt.to_numpy()
     rewards = [score(images[part], sentences[part].tolist()) for part in np.array_split(use, -(-len(use) // SHARD))]
-    stream = data.Pairs(s.pretraining, s.pre_images, s.seed + 500, size=pipe.unet.config.sample_size * pipe.vae_scale_factor, min_score=s.min_score)
     cache, half = runs.root() / "cache" / "encoded", s.precision != "no"
     model_data = encode(pipe, ((images[[i]][0], sentences[i]) for i in use), cache, half, engine, progress)
     pre_data = encode(pipe, stream, cache, half, engine, progress) if s.pre_batch else None
@@ -215,10 +214,12 @@ class Watch:
         kept = self.run.path(f"work/look-{step}.npy")
         if not kept.exists():
             base, training, self.pipe.unet = self.pipe.unet, unet.training, unet.eval()
-            self.pipe.vae.to(unet.device)
+            for part in (self.pipe.vae, self.pipe.text_encoder):
+                part.to(unet.device)
             np.save(kept.with_suffix(".part.npy"), diffusion.sample(self.pipe, self.prompts, seed=self.run.settings.seed + 2, **self.options))
             kept.with_suffix(".part.npy").replace(kept)
-            self.pipe.vae.to("cpu")
+            for part in (self.pipe.vae, self.pipe.text_encoder):
+                part.to("cpu")
             self.pipe.unet = base
             unet.train(training)
         drawn = np.load(kept)
@@ -237,7 +238,7 @@ def tune(run, unet, loss_at, watch=None, engine=None):
     if watch:
         watch(watch.pipe.unet, 0)
     for row in train.loop(unet, loss_at, steps=s.updates, lr=s.lr, batch=s.model_batch + s.pre_batch, accumulate=s.accumulate, warmup=s.updates // 20,
-                          ema=s.ema, folder=run.path("work"), save_every=every, log_every=log_every, accelerator=engine or accelerator(s)):
+                          ema=s.ema, folder=run.path("work"), save_every=2 * log_every, log_every=log_every, accelerator=engine or accelerator(s)):
         if watch and row["step"] % every == 0 and row["step"] < s.updates:
             watch(unet, row["step"])
         yield row

@@ -169,6 +169,7 @@ STAGES = {"tour": Tour, "prompts": Prompts, "generate": Generate, "feedback": Fe
           "evaluate": Evaluate, "best_of_n": BestOfN, "sensitivity": Sensitivity, "pretrain": Pretrain,
           "gpu": Gpu}
 _SD15 = {"pipeline": SD15, "clip": CLIP_L, "judge": ""}
+EXECUTION = ("accumulate", "extras")  # how a run is done, not what comes out: it may change between a kill and a new start
 CHOICES = {"aggregation": ("majority", "dawid-skene"), "draw": ("uniform", "weight"), "precision": ("no", "bf16", "fp16"),
            "extras": ("checkpointing", "compile", "tensorboard")}
 ZERO = ("seed", "raters", "lora", "pre_batch", "labelled", "tuned", "evaluated", "tested", "test_seen")  # whole numbers that may be zero

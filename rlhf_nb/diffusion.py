@@ -1,6 +1,7 @@
 """Stable Diffusion pipelines of any size: load, encode the frozen parts once, sample in batches."""
 
 import copy
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from . import config, runs, train
 
+PATIENCE = timedelta(hours=6)  # of processes that wait for the first one to draw, hash or save
 SMALL = 128  # pixels; larger pictures are encoded, drawn and decoded in smaller batches
 PARTS = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
 
@@ -57,6 +59,7 @@ def load(name):
         part.float().requires_grad_(False).eval()
     if torch.cuda.is_available():
         pipe = pipe.to("cuda")
+        torch.set_float32_matmul_precision("high")  # TF32
     pipe.unet.to(memory_format=torch.channels_last)
     return pipe
 
@@ -130,10 +133,9 @@ def sample_latents(pipe, prompts, *, guidance, steps, seed, indices=None, batch=
     latents = []
     for i in range(0, len(prompts), batch):
         noise = torch.stack([noise_of(pipe, seed, k) for k in indices[i:i + batch]])
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            latents.append(pipe(prompt_embeds=table[rows[i:i + len(noise)]].to(device), guidance_scale=guidance, num_inference_steps=steps,
-                                negative_prompt_embeds=empty.expand(len(noise), -1, -1).to(device), latents=noise.to(device),
-                                output_type="latent", callback_on_step_end=step_end).images.float().cpu())
+        latents.append(pipe(prompt_embeds=table[rows[i:i + len(noise)]].to(device), guidance_scale=guidance, num_inference_steps=steps,
+                            negative_prompt_embeds=empty.expand(len(noise), -1, -1).to(device), latents=noise.to(device),
+                            output_type="latent", callback_on_step_end=step_end).images.cpu())
         if progress is not None:
             progress(len(noise))
     return torch.cat(latents)
@@ -220,7 +222,7 @@ def main(settings):
 
     from . import prompts
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     with state.main_process_first():
         run = runs.Run("generate", settings, needs=["prompts"])
     wanted = prompts.wanted(runs.table(run.read("prompts", "prompts.csv"), ("prompt", "category", "split", "use")), settings)

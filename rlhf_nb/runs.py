@@ -88,13 +88,17 @@ class Run:
         self.inputs |= {m: digest(config.place(m)) for m in sorted(models)}
         self.final = root() / settings.scale / stage
         self.folder = self.final.with_name(stage + ".partial")
-        started = json.dumps({"settings": config.as_dict(settings), "inputs": self.inputs}, indent=1)
+        identity = {k: v for k, v in config.as_dict(settings).items() if k not in config.EXECUTION}
+        started = json.dumps({"settings": identity, "inputs": self.inputs}, indent=1)
         mark = self.folder / "started.json"
         try:
             if self.folder.exists() and not (mark.exists() and mark.read_text() == started):
                 shutil.rmtree(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-            mark.write_text(started)
+            if not mark.exists():  # several processes may come here at once, none may see half of it
+                part = mark.with_suffix(f".{os.getpid()}")
+                part.write_text(started)
+                part.replace(mark)
         except OSError as error:
             raise ArtifactError(f"cannot write to {self.folder} ({error.strerror}): free or unlock it, or set RLHF_NB_RUNS to another folder") from None
 
@@ -130,9 +134,9 @@ class Run:
         """Write the manifest and move the stage into place; returns the manifest."""
         import torch
 
-        (self.folder / "started.json").unlink()
-        shutil.rmtree(self.folder / "work", ignore_errors=True)  # checkpoints and the like
-        files = {p.relative_to(self.folder).as_posix(): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
+        passing = ("started.json", "work", "manifest.json")  # the mark, checkpoints and the like; needed until the stage is in place
+        files = {p.relative_to(self.folder).as_posix(): digest(p) for p in sorted(self.folder.rglob("*"))
+                 if p.is_file() and p.relative_to(self.folder).parts[0] not in passing}
         about = {"stage": self.stage, "settings": config.as_dict(self.settings), "inputs": self.inputs,
                  "digest": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
                  "files": files if len(files) <= 40 else {"count": len(files)},
@@ -145,7 +149,9 @@ class Run:
         if self.final.exists():
             self.final.rename(old)
         self.folder.rename(self.final)
-        shutil.rmtree(old, ignore_errors=True)
+        (self.final / "started.json").unlink()
+        for gone in (old, self.final / "work"):
+            shutil.rmtree(gone, ignore_errors=True)
         return about
 
 

@@ -1,7 +1,8 @@
 """One training loop for everything: autoencoder, CLIP, judge, U-Net, reward head and Eq. 2, on one device or many.
 
 The step number is the only random state: whoever supplies `loss_at(model, step)` draws its batch, noise and timesteps from
-(seed, step) alone, so an interrupted run that is resumed ends with the same bits, and one process or eight see the same batches.
+(seed, step) alone, so an interrupted run that is resumed ends as if it had not been (on a processor: with the same bits), and one process or
+eight see the same batches.
 
     accelerate launch -m rlhf_nb.train settings.yaml        Eq. 2 as notebook 05 runs it, with the same settings file
 """
@@ -66,7 +67,8 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
         accelerator = Accelerator()
     if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED"):
         raise CheckpointError("checkpoints of sharded weights are not written by this loop: launch with --multi_gpu, or train adapters (lora)")
-    world, rank, scaled = accelerator.num_processes, accelerator.process_index, accelerator.mixed_precision == "fp16"
+    world, rank = accelerator.num_processes, accelerator.process_index
+    share, reduction = (1, "mean") if batch is None else (world, "sum")  # without a batch every process computes the whole loss
     if batch is not None and batch < world * accumulate:
         raise ValueError(f"a batch of {batch} cannot be split over {world} processes and {accumulate} micro-batches: lower either or raise the batch")
     parts = [()] if batch is None else [(torch.arange(batch)[rank::world][k::accumulate],) for k in range(accumulate)]
@@ -74,7 +76,11 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     parameters = [p for p in model.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters] if ema else None
-    start, rows = restore(folder, parameters, optimizer.optimizer, average)
+    scaled = accelerator.scaler is not None  # half precision with loss scaling
+    start, rows = restore(folder, parameters, optimizer.optimizer, average, accelerator.scaler)
+    starts = accelerator.gather(torch.tensor([start], device=accelerator.device)).tolist()
+    if len(set(starts)) > 1:
+        raise CheckpointError(f"the processes found checkpoints of different steps {starts} in {folder}: give all machines one folder of runs")
     model.train()
     yield from list(rows)
     logs, bad = [], torch.zeros((), device=accelerator.device)
@@ -85,14 +91,14 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
         for part in parts:
             with contextlib.nullcontext() if part is parts[-1] else accelerator.no_sync(wrapped):
                 loss, log = loss_at(wrapped, step, *part)
-                accelerator.backward(loss * world)  # over processes gradients are averaged, and the loss is a sum
+                accelerator.backward(loss * share)  # over processes gradients are averaged, and the loss is a sum
             values = values + torch.stack([v.detach().float() for v in (loss, *log.values())])
         norm = accelerator.clip_grad_norm_(parameters, clip)
         logs.append(torch.cat([values, norm[None]]))
         due = (step + 1) % log_every == 0 or step + 1 == steps
         if due or scaled or loss.device.type == "cpu":  # elsewhere a look at every step would make the processor wait for the device
             table = torch.stack(logs)
-            table[:, :-1] = accelerator.reduce(table[:, :-1], "sum")
+            table[:, :-1] = accelerator.reduce(table[:, :-1], reduction)
             wrong = ~table[:, :-1 if scaled else None].isfinite().all(1)  # a scaled gradient may overflow: the scaler skips that step
             if wrong.any():
                 first = step + 1 - len(logs) + int(wrong.nonzero()[0])
@@ -113,7 +119,7 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
             logs = []
             accelerator.log({k: v for k, v in rows[-1].items() if k != "step"}, step=step + 1)
         if folder and ((step + 1) % save_every == 0 or step + 1 == steps) and accelerator.is_main_process:
-            checkpoint(folder, step + 1, parameters, optimizer.optimizer, average, rows)
+            checkpoint(folder, step + 1, parameters, optimizer.optimizer, average, rows, accelerator.scaler)
         if due:
             yield rows[-1]
     if ema:
@@ -122,26 +128,33 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()
 
 
-def checkpoint(folder, step, parameters, optimizer, average, rows):
+def write(tensors, path, about=None):
+    """A safetensors file, whole or not at all. Raises CheckpointError where the disk is full."""
+    path = Path(path)
+    part = path.with_suffix(f".part{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, about)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} cannot be written ({error}): make room and start again, it goes on from what is there") from None
+
+
+def checkpoint(folder, step, parameters, optimizer, average, rows, scaler=None):
     """Weights, AdamW moments, averaged weights and log rows after `step` steps as one safetensors file, written atomically; the last KEPT remain."""
     tensors = {f"p{i}": p.detach() for i, p in enumerate(parameters)}
     tensors |= {f"a{i}": p for i, p in enumerate(average or ())}
     for i, p in enumerate(parameters):
         tensors |= {f"{k}{i}": v for k, v in optimizer.state[p].items()}
     path = Path(folder) / f"checkpoint-{step:08d}.safetensors"
-    part = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, {"step": json.dumps(step), "rows": json.dumps(rows)})
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} cannot be written ({error}): make room and start again, it goes on from the last checkpoint") from None
+    about = {"step": step, "rows": rows, "scaler": scaler.state_dict() if scaler else None}
+    write(tensors, path, {k: json.dumps(v) for k, v in about.items()})
     for old in sorted(path.parent.glob("checkpoint-*.safetensors"))[:-KEPT]:
         old.unlink()
 
 
-def restore(folder, parameters, optimizer, average):
+def restore(folder, parameters, optimizer, average, scaler=None):
     """Load the newest whole `checkpoint` into place and return the number of steps it has behind it and their log rows; (0, []) without one."""
     for path in sorted(Path(folder).glob("checkpoint-*.safetensors"), reverse=True) if folder else ():
         try:
@@ -159,7 +172,10 @@ def restore(folder, parameters, optimizer, average):
                     optimizer.state[p] = {"step": file.get_tensor(f"step{i}").to(p.device), **moments}
                 if average:
                     average[i].copy_(file.get_tensor(f"a{i}"))
-            return json.loads(file.metadata()["step"]), json.loads(file.metadata()["rows"])
+            about = {k: json.loads(v) for k, v in file.metadata().items() if k in ("step", "rows", "scaler")}
+            if scaler and about["scaler"]:
+                scaler.load_state_dict(about["scaler"])
+            return about["step"], about["rows"]
     return 0, []
 
 

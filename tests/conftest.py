@@ -8,6 +8,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for the network
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # identities are checked to the bit, on the processor
 ROOT = Path(__file__).resolve().parent.parent
 
 

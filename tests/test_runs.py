@@ -67,3 +67,17 @@ def test_an_unwritable_folder_is_one_sentence(runs_folder):
     runs_folder.write_text("a file where a folder should be")
     with pytest.raises(runs.ArtifactError, match="cannot write"):
         made()
+
+
+def test_a_kill_while_finishing_loses_nothing(runs_folder, monkeypatch):
+    run = runs.Run("align", config.settings("align", accumulate=2))
+    run.path("work/checkpoint").write_text("hours")
+    run.json("numbers.json", {"a": 1})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runs, "digest", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        run.finish()
+    again = runs.Run("align", config.settings("align", accumulate=4, extras=("checkpointing",)))  # how it runs may change
+    assert again.path("work/checkpoint").read_text() == "hours"
+    again.finish()
+    assert sorted(p.name for p in (runs_folder / "smoke/align").iterdir()) == ["manifest.json", "numbers.json"]
+    assert not runs.Run("align", config.settings("align", beta=9.0)).path("numbers.json").exists()

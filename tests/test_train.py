@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     save = train.save_file
 
     def full(tensors, path, about):
-        if "00000003" in str(path):
+        if "00000003" in str(path):  # as a disk that fills up
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
         save(tensors, path, about)
