@@ -73,7 +73,7 @@ def step_flops(unet, batch, text):
     device, c = next(unet.parameters()).device, unet.config
     x, t = torch.randn(1, c.in_channels, c.sample_size, c.sample_size, device=device), torch.zeros(1, dtype=torch.long, device=device)
     with FlopCounterMode(display=False) as counter:
-        unet(x, t, text[:1].to(device)).sample.mean().backward()
+        unet(x, t, text.to(device)).sample.mean().backward()
     return counter.get_total_flops() * batch
 
 
@@ -114,7 +114,7 @@ def training(pipe, images, sentences, batch, precision, rounds, lora=0, extras=(
         noise, timesteps = torch.randn_like(latents), torch.randint(1000, (batch,), device=device)
         return losses.denoising(unet, schedule, latents, text, timesteps, noise).mean()
 
-    flops = step_flops(align.trainable(pipe, config.settings("align", lora=lora)), batch, encoded.shards[0]["text"].float())
+    flops = step_flops(align.trainable(pipe, config.settings("align", lora=lora)), batch, encoded.take(torch.zeros(1, dtype=torch.long))[2])
     ours = stepper(lambda unet, step: loss_at(unet, step)[0])
     ours()
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
