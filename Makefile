@@ -18,9 +18,8 @@ test: .venv/ready  ## lint, unit tests, notebooks against their references, stri
 lab: .venv/ready  ## step through the notebooks
 	$(BIN)/jupyter lab notebooks
 
-sweeps: .venv/ready        ## recompute the recorded sweeps at toy scale (after `make book`; some ten minutes)
-	cd notebooks && OMP_NUM_THREADS=2 ../$(BIN)/papermill 09_sensitivity.ipynb ../runs/09_sensitivity.ipynb -p scale toy -p recompute True
-	mkdir -p book/records && cp runs/toy/sensitivity/guidance.csv book/records/guidance.csv && cp runs/toy/sensitivity/manifest.json book/records/guidance.json
+sweeps: .venv/ready        ## run the missing points of the recorded sweeps (after `make book`; hours, resumable; `make sweeps sweep=controls` for some)
+	$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps; status=$$?; $(BIN)/python -m rlhf_nb.study --record && exit $$status
 
 reference: .venv/ready     ## refresh the executed copies that nbval compares with
 	$(BIN)/python tests/refresh.py

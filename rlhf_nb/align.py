@@ -170,17 +170,18 @@ def accelerator(settings):
     return engine
 
 
-def material(run, pipe, score, engine=None, progress=None):
+def material(run, pipe, score, engine=None, progress=None, images=None):
     """D_model and D_pre of stage `align`, encoded once: (Encoded, its rewards (N,), Encoded, the stream behind D_pre).
 
-    D_model is every image drawn for a labelled prompt, whether or not raters agreed on it. Both encoders leave the device afterwards.
+    D_model is every image drawn for a labelled prompt, whether or not raters agreed on it: of stage `generate`, or of another folder `images`. `score` is
+    a reward, or the rewards (N,) themselves. Both encoders leave the device afterwards.
     """
-    s, images = run.settings, runs.Images(run.read("generate", "images"))
+    s, images = run.settings, images or runs.Images(run.read("generate", "images"))
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     stream = data.Pairs(s.pretraining if s.pre_batch else "world", s.pre_images, s.seed + 500, size=side, min_score=s.min_score)
     use = np.flatnonzero((images.rows.use == "label").to_numpy())
     sentences = images.rows.prompt.to_numpy()
-    rewards = [score(images[part], sentences[part].tolist()) for part in np.array_split(use, -(-len(use) // SHARD))]
+    rewards = [score(images[part], sentences[part].tolist()) for part in np.array_split(use, -(-len(use) // SHARD))] if callable(score) else [score]
     cache, half = runs.root() / "cache" / "encoded", s.precision != "no"
     model_data = encode(pipe, ((images[[i]][0], sentences[i]) for i in use), cache, half, engine, progress)
     pre_data = encode(pipe, stream, cache, half, engine, progress) if s.pre_batch else None
@@ -226,7 +227,7 @@ class Watch:
         self.pictures.append(drawn)
         row = {"step": step, "reward": float(self.score(drawn, self.prompts).mean())}
         if self.reader:
-            row["true"] = float(judge.right(judge.read(self.reader, drawn), self.wants)["all"].mean())
+            row["true"] = float(judge.examine(self.reader, drawn, self.wants)["all"].mean())
         self.curve.append(row)
 
 

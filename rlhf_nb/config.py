@@ -1,14 +1,18 @@
 """The one dial, `scale`, and the settings of every stage; strict about names and types."""
 
 import ast
+import hashlib
+import json
 import sys
 from dataclasses import asdict, dataclass, fields
+from itertools import product
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 CLIP_L = "openai/clip-vit-large-patch14"
+OWL = "google/owlv2-base-patch16-ensemble"
 
 
 class UserError(Exception):
@@ -70,9 +74,9 @@ class Reward(Stage):
     lam: float = 0.5               # lambda, weight of prompt classification
     temperature: float = 2.0       # T of prompt classification
     candidates: int = 8            # N, the true prompt and N - 1 contrastive ones
-    updates: int = 800
+    updates: int = 2000
     batch: int = 128
-    lr: float = 1e-3
+    lr: float = 2e-3
     hidden: int = 1024
     weighted: bool = False         # weigh each label by how sure the raters were
     seeds: int = 5                 # heads behind every figure
@@ -84,9 +88,9 @@ class Reward(Stage):
 class Align(Models):
     beta: float = 0.06             # weight of the pre-training term
     updates: int = 2000
-    model_batch: int = 48          # rows of D_model a step
-    pre_batch: int = 16            # rows of D_pre a step
-    lr: float = 8e-4
+    model_batch: int = 32          # rows of D_model a step
+    pre_batch: int = 8             # rows of D_pre a step
+    lr: float = 6e-4
     drop: float = 0.1              # share of prompts dropped, so that guidance keeps working
     ema: float = 0.995
     coefficient: float = 3.0       # k: an image weighs r^k (the paper: 1)
@@ -106,35 +110,50 @@ class Align(Models):
 
 
 @dataclass(frozen=True)
+class Study(Align):
+    """One point of an experiment: notebook 05's training under another weighing, measured on some prompts."""
+
+    arm: str = "reward"            # what an image weighs before the power k: see CHOICES; "none" is the base model
+    raters: int = 0                # simulated raters in place of the recorded labels, 0 to keep those
+    error: float = 0.1             # chance that such a rater errs
+    labelled: float = 1.0          # share of the images that have a label
+    unlabelled: bool = True        # the reward weighs the images without a label too
+    drawn: float = 0.0             # guidance to draw new images with, 0 to take those of stage `generate`
+    objects: int = 0               # only images of prompts with the first so many objects, 0 for all
+    kept: int = 0                  # only so many of those images, 0 for all
+    splits: tuple = ("validation",)
+    prompts: int = 200             # combination prompts of each split
+    repeats: int = 2               # pictures of each prompt
+    guidances: tuple = (4.0,)
+    steps: int = 10
+    renders: int = 2000
+
+
+@dataclass(frozen=True)
 class Evaluate(Models):
     guidances: tuple = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts
     steps: int = 10
     voted: int = 60                # prompts of the seen and of the unseen group that raters compare, four images each
-    renders: int = 2000            # real scenes behind the Fréchet distance
-    judge: str = "toy/judge"
+    real: str = "world"            # real pictures behind the Fréchet distance: as `pretraining` in notebook 05
+    renders: int = 2000            # how many
+    judge: str = "toy/judge"       # or an open detector of the OWL-ViT family, for photographs
     scorer: str = "learnt"
 
 
 @dataclass(frozen=True)
 class BestOfN(Models):
-    prompts: int = 120
-    most: int = 16                 # largest n
+    prompts: int = 48
+    most: int = 64                 # largest n
     steps: int = 10
-    judge: str = "toy/judge"
+    real: str = "world"            # real pictures that plausible ones are like: as `pretraining` in notebook 05
+    renders: int = 2000            # how many
+    judge: str = "toy/judge"       # or an open detector of the OWL-ViT family, for photographs
     scorer: str = "learnt"
 
 
 @dataclass(frozen=True)
-class Sensitivity(Models):
-    recompute: bool = False        # True: run the sweep (some ten minutes); False: show the recorded one
-    drawn: tuple = (1.0, 2.0, 4.0)
-    sampled: tuple = (1.5, 2.0, 3.0, 4.0, 6.0)
-    images: int = 1000
-    updates: int = 350
-    lr: float = 8e-4
-    beta: float = 0.1
-    steps: int = 10
-    judge: str = "toy/judge"
+class Sweeps(Stage):
+    """Notebooks 08 and 09 take nothing of their own: their experiments are written in sweeps.yaml."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +185,15 @@ class Pretrain(Stage):
 
 
 STAGES = {"tour": Tour, "prompts": Prompts, "generate": Generate, "feedback": Feedback, "reward": Reward, "align": Align,
-          "evaluate": Evaluate, "best_of_n": BestOfN, "sensitivity": Sensitivity, "pretrain": Pretrain,
-          "gpu": Gpu}
+          "evaluate": Evaluate, "best_of_n": BestOfN, "data": Sweeps, "sensitivity": Sweeps, "pretrain": Pretrain,
+          "gpu": Gpu,  "study": Study}
 _SD15 = {"pipeline": SD15, "clip": CLIP_L, "judge": ""}
 EXECUTION = ("accumulate", "extras")  # how a run is done, not what comes out: it may change between a kill and a new start
-CHOICES = {"aggregation": ("majority", "dawid-skene"), "draw": ("uniform", "weight"), "precision": ("no", "bf16", "fp16"),
+CHOICES = {"arm": ("none", "reward", "labels", "oracle", "shuffled", "constant", "random", "similarity"),
+           "splits": ("validation", "seen", "heldout", "unseen", "ood"),
+           "aggregation": ("majority", "dawid-skene"), "draw": ("uniform", "weight"), "precision": ("no", "bf16", "fp16"),
            "extras": ("checkpointing", "compile", "tensorboard")}
-ZERO = ("seed", "raters", "lora", "pre_batch", "labelled", "tuned", "evaluated", "tested", "test_seen")  # whole numbers that may be zero
+ZERO = ("seed", "raters", "lora", "pre_batch", "labelled", "tuned", "evaluated", "tested", "test_seen", "objects", "kept")  # whole numbers that may be zero
 # The defaults above are the toy scale's; here is what the other two change.
 SCALES = {
     "smoke": {
@@ -181,8 +202,7 @@ SCALES = {
         "reward": {"updates": 30, "seeds": 2, "study_updates": 10, "study_hidden": 16},
         "align": {"updates": 6, "model_batch": 12, "pre_batch": 4, "pre_images": 32},
         "evaluate": {"guidances": (1.5, 3.0), "steps": 4, "voted": 2, "renders": 64},
-        "best_of_n": {"prompts": 4, "most": 4, "steps": 4},
-        "sensitivity": {"recompute": True, "drawn": (2.0,), "sampled": (2.0, 3.0), "images": 16, "updates": 2, "steps": 4},
+        "best_of_n": {"prompts": 4, "most": 4, "steps": 4, "renders": 64},
         "tour": {"steps": 6},
         "pretrain": {"retrain": True, "pairs": 96, "autoencoder_steps": 2, "decoder_steps": 2, "clip_steps": 2, "vision_steps": 2,
                      "unet_steps": 2, "judge_steps": 2, "checked": 64, "gate_prompts": 16, "steps": 4},
@@ -196,8 +216,8 @@ SCALES = {
         "align": {"updates": 10_000, "model_batch": 256, "pre_batch": 256, "lr": 2e-5, "beta": 1.0, "ema": 0.0, "accumulate": 16,
                   "coefficient": 1.0, "draw": "uniform", "precision": "bf16",
                   "extras": ("tensorboard",), "pretraining": "laion", "pre_images": 625_000, "min_score": 5.0},
-        "evaluate": {"guidances": (3.0, 5.0, 7.5), "steps": 20, "renders": 10_000},
-        "best_of_n": {"steps": 20},
+        "evaluate": {"guidances": (3.0, 5.0, 7.5), "steps": 20, "real": "laion", "renders": 10_000, "judge": OWL},
+        "best_of_n": {"steps": 20, "real": "laion", "renders": 10_000, "judge": OWL},
         "tour": {"guidance": 7.5, "steps": 20},
     },
 }
@@ -209,11 +229,11 @@ def place(name):
 
 
 def read(path):
-    """Parameters from a YAML file, the one papermill takes with `-f`. Raises ConfigError if it is not a table of names and values."""
+    """Parameters from a YAML file, the one papermill takes with `-f`, or from YAML in braces. Raises ConfigError if it is not a table of names and values."""
     import yaml
 
     try:
-        found = yaml.safe_load(Path(path).read_text())
+        found = yaml.safe_load(path if str(path).startswith("{") else Path(path).read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"settings file {path} cannot be read ({str(error).splitlines()[0]}): give a YAML file of parameter names and values") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
@@ -270,3 +290,31 @@ def parameters(stage, namespace):
 def as_dict(values):
     """Settings as plain JSON types."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(values).items()}
+
+
+def key(settings):
+    """A name for a point's settings, of those parameters that make a difference to its rows."""
+    given = {k: v for k, v in as_dict(settings).items() if k not in EXECUTION}
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def points(path, scale, only=()):
+    """{key: settings} of every point of the sweeps in a YAML file, each once, whichever sweeps share it. A key is a digest of the settings.
+
+    The file: {"scales": {scale: {parameter: value}}, "sweeps": {name: {"seeds": n, "vary": [{parameter: [values]}], parameter: value}}}; each table under
+    `vary` is a grid. Raises ConfigError for a sweep that is not there or a parameter that does not exist.
+    """
+    plan = read(path)
+    for name in set(only) - plan["sweeps"].keys():
+        raise ConfigError(f"no sweep {name!r} in {path}; it has {', '.join(plan['sweeps'])}")
+    found = {}
+    for name, sweep in plan["sweeps"].items():
+        common = {k: v for k, v in sweep.items() if k not in ("seeds", "vary")}
+        for grid in sweep["vary"] if not only or name in only else ():
+            for values in product(*grid.values()):
+                for seed in range(sweep["seeds"]):
+                    given = plan["scales"].get(scale, {}) | common | dict(zip(grid, values, strict=True)) | {"scale": scale, "seed": seed}
+                    if given.get("arm") == "none":  # the base model has no training, and so no seed of it
+                        given = {k: v for k, v in given.items() if k in ("arm", "scale", "splits", "prompts", "repeats", "guidances", "steps", "renders")}
+                    found[key(settings("study", **given))] = given
+    return found

@@ -1,7 +1,9 @@
-"""Metrics and statistics: accuracy with intervals, paired tests, votes, Fréchet distance, diversity."""
+"""Metrics and statistics: accuracy with intervals, tests over prompts and seeds, votes, distance to real scenes, diversity."""
 
 import numpy as np
 import torch
+
+from . import data, diffusion, world
 
 
 def proportion(hits, level=0.95):
@@ -37,6 +39,37 @@ def paired(base, tuned, draws=10_000, seed=0):
     test = mcnemar([[int((base & tuned).sum()), lost], [won, int((~base & ~tuned).sum())]], exact=True)
     return {"difference": float(difference.mean()), "low": float(low), "high": float(high), "p": float(test.pvalue),
             "won": won, "lost": lost, "n": len(base)}
+
+
+def over_seeds(difference, draws=4000, seed=0):
+    """What an effect is worth: difference (S, P) of S training seeds on the same P prompts, per prompt.
+
+    Returns the mean, its 95 % interval by a bootstrap over both seeds and prompts (Owen, 2007; slightly wide rather than narrow), the standard deviation of
+    the seeds' means, the p-value of a paired t-test whose unit is the prompt, averaged over seeds, and that test's effect size d = mean / deviation.
+    """
+    from scipy.stats import ttest_1samp
+
+    difference = np.atleast_2d(np.asarray(difference, float))
+    count, n = difference.shape
+    rng = np.random.default_rng(seed)
+    seeds, prompts = rng.multinomial(count, np.full(count, 1 / count), draws), rng.multinomial(n, np.full(n, 1 / n), draws)
+    low, high = np.quantile(np.einsum("ds,sp,dp->d", seeds, difference, prompts, optimize=True) / (count * n), (0.025, 0.975))
+    each = difference.mean(0)
+    return {"difference": float(each.mean()), "low": float(low), "high": float(high), "p": float(ttest_1samp(each, 0).pvalue) if each.std() else 1.0,
+            "d": float(each.mean() / each.std(ddof=1)) if each.std() else 0.0, "sd": float(difference.mean(1).std(ddof=1)) if count > 1 else np.nan,
+            "seeds": count, "n": n}
+
+
+def holm(p):
+    """p-values (M,) after Holm's correction for M tests, in their order."""
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(p, method="holm")[1]
+
+
+def verdict(low, high, tie=0.0):
+    """What an interval says of a claimed gain: "borne out" above `tie`, "not" below, "undecided" where it holds `tie`."""
+    return "borne out" if low > tie else "not" if high < tie else "undecided"
 
 
 def pairwise(scores, labels, prompts, against=None, across=False, draws=2000, seed=0):
@@ -101,27 +134,70 @@ def tempered(scores, tau):
     return np.clip(1 / (1 + np.exp(-(np.log(p) - np.log1p(-p)) / tau)), 1e-9, 1 - 1e-9)
 
 
-def frechet(extractor, real, fake, batch=256):
-    """Fréchet distance of features between two sets of uint8 images (torchmetrics; `extractor` maps (B, 3, H, W) to (B, D))."""
+def extractor(reader, clip):
+    """Features for the measures below, (B, 256) of uint8 images (B, H, W, 3): the judge's penultimate layer, or with another reader those of `clip`."""
+    @torch.inference_mode()
+    def extract(images, batch=256):
+        return torch.cat([reader.features(diffusion.pixels(images[i:i + batch])) for i in range(0, len(images), batch)])
+
+    return extract if hasattr(reader, "features") else clip.images
+
+
+def real_images(source, wants, n, seed, size=None):
+    """`n` real pictures (n, H, W, 3): with source "world" scenes of what `wants` ask for in turn, else the first of a captioned set (data.Pairs) at `size`."""
+    if source == "world":
+        return world.render([wants[i % len(wants)] for i in range(n)], seed, range(n))
+    return np.stack([image for image, _ in data.Pairs(source, n, size=size)])
+
+
+def frechet(real, fake):
+    """Fréchet distance (torchmetrics) between two sets of features (N, D); it falls with N, so compare sets of one size."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    class Features(torch.nn.Module):
-        num_features = 256
+    class Given(torch.nn.Module):
+        num_features = real.shape[1]
 
-        def forward(self, x):
-            return extractor(x)
+        def forward(self, features):
+            return features
 
-    metric = FrechetInceptionDistance(feature=Features(), normalize=True, input_img_size=(3, *real.shape[1:3]))
-    with torch.inference_mode():
-        for images, is_real in ((real, True), (fake, False)):
-            for i in range(0, len(images), batch):
-                metric.update(torch.from_numpy(np.ascontiguousarray(images[i:i + batch])).permute(0, 3, 1, 2).float() / 255, real=is_real)
+    metric = FrechetInceptionDistance(feature=Given())
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
     return float(metric.compute())
 
 
-def judge_features(judge):
-    """`frechet`'s extractor from the judge's penultimate layer; images in [0, 1]."""
-    return lambda x: judge.features(x * 2 - 1)
+def frechet_error(real, fake, draws=20, seed=0):
+    """Standard deviation of `frechet` over bootstrap samples of both sets: its sampling error (the samples' mean lies too high and is not used)."""
+    g = torch.Generator().manual_seed(seed)
+    return float(np.std([frechet(*(f[torch.randint(len(f), (len(f),), generator=g)] for f in (real, fake))) for _ in range(draws)], ddof=1))
+
+
+def vendi(features):
+    """Friedman and Dieng (2023): how many different pictures a set (B, D) amounts to, from 1 (all alike) to B (none alike), under the cosine kernel."""
+    unit = torch.nn.functional.normalize(features.double(), dim=1)
+    share = torch.linalg.eigvalsh(unit.T @ unit / len(unit)).clamp(min=1e-12)
+    return float(torch.exp(-(share * share.log()).sum()))
+
+
+def plausible(real, fake, level=0.95):
+    """Fidelity whatever the prompt: which of `fake` (B, D) lie as near to the real features' Gaussian (Mahalanobis) as `level` of real ones do, (B,) bool.
+
+    The Gaussian is fitted on one half of the real features, the limit on the other.
+    """
+    fitted, other = real[::2].double(), real[1::2].double()
+    centre, spread = fitted.mean(0), torch.cov(fitted.T)
+    inverse = torch.linalg.inv(spread + 1e-3 * spread.diagonal().mean() * torch.eye(len(spread), dtype=torch.float64))
+
+    def distance(x):
+        return ((x - centre) @ inverse * (x - centre)).sum(1)
+
+    return (distance(fake.double()) <= distance(other).quantile(level)).numpy()
+
+
+def saturation(images):
+    """Mean saturation (B,) of uint8 images (B, H, W, 3), as in HSV: (largest - smallest channel) / largest, over the pixels."""
+    most, least = images.max(-1).astype(np.float32), images.min(-1).astype(np.float32)
+    return ((most - least) / np.maximum(most, 1)).mean((1, 2))
 
 
 def diversity(features, groups):

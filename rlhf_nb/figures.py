@@ -66,6 +66,23 @@ def curve(axis, x, rows, colour, label):
     axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
 
 
+def effects(table, names):
+    """Show differences from the base model, a line each of `names`; table: DataFrame with name, difference, low, high and source, or an empty one."""
+    _, axis = plt.subplots(figsize=(6.4, 0.42 * len(names) + 0.9))
+    for k, (source, colour) in enumerate((("recorded", ACCENT), ("this run", TUNED))):
+        of = table[table.source == source].set_index("name").reindex(names) if len(table) else table
+        if len(of):
+            error = np.stack([of.difference - of.low, of.high - of.difference]) * 100
+            axis.errorbar(of.difference * 100, np.arange(len(names)) + 0.14 * (2 * k - 1), xerr=error, fmt="o", color=colour, capsize=2, label=source)
+    axis.axvline(0, color="grey", linewidth=1, linestyle=":")
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="all attributes right, points above the base model", ylim=(len(names) - 0.5, -0.5))
+    if axis.containers:
+        axis.legend(fontsize=8)
+    else:
+        axis.text(0.5, 0.5, "no rows yet", transform=axis.transAxes, ha="center", color="grey")
+    plt.show()
+
+
 def strip(images, pixels=128):
     """PNG bytes of several uint8 images side by side, enlarged without blur."""
     gap = np.full((images.shape[1], 2, 3), 255, np.uint8)

@@ -139,3 +139,25 @@ def right(answers, wants):
     shown = {a: np.array([getattr(w, a) is None or answers[a][i] == getattr(w, a) for i, w in enumerate(wants)])
              for a in CLASSES}
     return shown | {"all": np.logical_and.reduce(list(shown.values()))}
+
+
+def examine(reader, images, wants):
+    """Which of its prompt's attributes each image shows, as `right` says, with "number", the objects seen, int (B,); `reader` is from `reader_of`."""
+    if not isinstance(reader, Judge):
+        return reader.examine(images, wants)
+    answers = read(reader, images)
+    return right(answers, wants) | {"number": answers["count"].astype(int)}
+
+
+def duplicated(number, wants):
+    """Which images show more objects than their prompt names, bool (B,): the paper's failure mode; False where no number is asked for."""
+    return np.array([w.count is not None and n > w.count for n, w in zip(number, wants, strict=True)])
+
+
+def reader_of(name, clip):
+    """What `examine` takes: a saved judge, or for photographs an open detector of the OWL-ViT family, by folder or hub name, beside `clip`."""
+    if (Path(config.place(name)) / "model.safetensors").exists() and not (Path(config.place(name)) / "config.json").exists():
+        return load(name)
+    from . import detect
+
+    return detect.Detector(name, clip)

@@ -116,7 +116,7 @@ def rare(want):
 
 def splits(vocabulary, seed=0):
     """The whole grammar divided once and for all: {category: {split: [Attributes]}}; a function of `seed` alone."""
-    rng = np.random.default_rng([seed, 3])
+    rng = np.random.default_rng([seed, 4])
     known, fresh, divided = grammar(vocabulary.seen), grammar(vocabulary.unseen), {}
     for category in CATEGORIES:
         common = [w for w in known[category] if not rare(w)]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import diffusion, losses, runs, train
+from . import diffusion, losses, prompts, runs, train
 
 
 class Clip:
@@ -94,6 +94,14 @@ class Head(nn.Module):
 
     def forward(self, image, text):
         return self.out((self.image(image)[:, None] + self.text(text)).relu()).sigmoid().squeeze(-1)
+
+
+def candidates(clip, wants, n, seed, objects, allowed=None):
+    """The distinct sentences' features (U, D), and for each of `wants` its own sentence and n - 1 contrastive ones as rows into them (M, n)."""
+    rng = np.random.default_rng([seed, 4])
+    said = [[prompts.phrase(c) for c in (w, *prompts.contrast(w, n - 1, rng, objects, allowed))] for w in wants]
+    texts, where = np.unique(np.array(said), return_inverse=True)
+    return clip.prompts(texts), torch.from_numpy(where.reshape(len(wants), n))
 
 
 def reward_loss(image, texts, candidates, labels, *, lam, temperature, batch, seed, weights=None):

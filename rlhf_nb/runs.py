@@ -19,7 +19,7 @@ import pandas as pd
 from . import config
 
 NOTEBOOKS = {"prompts": "01_prompts", "generate": "02_generate", "feedback": "03_feedback", "reward": "04_reward",
-             "align": "05_align", "evaluate": "06_evaluate", "best_of_n": "07_best_of_n", "sensitivity": "09_sensitivity",
+             "align": "05_align", "evaluate": "06_evaluate", "best_of_n": "07_best_of_n", "data": "08_data", "sensitivity": "09_sensitivity",
              "pretrain": "A1_pretrain"}
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
 
@@ -54,6 +54,11 @@ def weights_digest(*models):
     return sha.hexdigest()
 
 
+def maker(stage):
+    """The notebook that makes a stage; points of experiments are made by 08_data."""
+    return NOTEBOOKS.get(stage, NOTEBOOKS["data"])
+
+
 def manifest(scale, stage):
     """The manifest of a finished stage. Raises ArtifactError if it is missing, unreadable, or made from inputs that have since changed."""
     path = root() / scale / stage / "manifest.json"
@@ -61,12 +66,12 @@ def manifest(scale, stage):
         found = json.loads(path.read_text())
         for name, made in found["inputs"].items():
             if name in NOTEBOOKS and manifest(scale, name)["digest"] != made:
-                raise ArtifactError(f"{stage!r} was made from an older {name!r}: run notebook {NOTEBOOKS[stage]} again (-p scale {scale})")
+                raise ArtifactError(f"{stage!r} was made from an older {name!r}: run notebook {maker(stage)} again (-p scale {scale})")
         return found
     except FileNotFoundError:
-        raise ArtifactError(f"no finished {stage!r} at scale {scale!r}: run notebook {NOTEBOOKS[stage]} first (-p scale {scale})") from None
+        raise ArtifactError(f"no finished {stage!r} at scale {scale!r}: run notebook {maker(stage)} first (-p scale {scale})") from None
     except ValueError:
-        raise ArtifactError(f"{path} is damaged: run notebook {NOTEBOOKS[stage]} again (-p scale {scale})") from None
+        raise ArtifactError(f"{path} is damaged: run notebook {maker(stage)} again (-p scale {scale})") from None
 
 
 def result(scale, stage, name=""):
@@ -74,7 +79,7 @@ def result(scale, stage, name=""):
     manifest(scale, stage)
     path = root() / scale / stage / name
     if not path.exists():
-        raise ArtifactError(f"{path} is missing: run notebook {NOTEBOOKS[stage]} again (-p scale {scale})")
+        raise ArtifactError(f"{path} is missing: run notebook {maker(stage)} again (-p scale {scale})")
     return path
 
 
@@ -87,7 +92,7 @@ class Run:
         models = {v for f in ("pipeline", "clip", "judge") if (v := getattr(settings, f, "")) and Path(config.place(v)).is_dir()}
         self.inputs |= {m: digest(config.place(m)) for m in sorted(models)}
         self.final = root() / settings.scale / stage
-        self.folder = self.final.with_name(stage + ".partial")
+        self.folder = self.final.with_name(self.final.name + ".partial")
         identity = {k: v for k, v in config.as_dict(settings).items() if k not in config.EXECUTION}
         started = json.dumps({"settings": identity, "inputs": self.inputs}, indent=1)
         mark = self.folder / "started.json"
@@ -144,7 +149,7 @@ class Run:
                  "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {torch.get_num_threads()} threads",
                  "seconds": round(time.time() - self.begun, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         (self.folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
-        old = self.final.with_name(self.stage + ".old")
+        old = self.final.with_name(self.final.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
         if self.final.exists():
             self.final.rename(old)

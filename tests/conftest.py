@@ -26,6 +26,24 @@ def reader():
     return judge.load("toy/judge")
 
 
+def tiny_owl(kind, folder):
+    """A tiny random detector, "OwlViT" or "Owlv2", as its library saves it: 16 boxes an image, anywhere."""
+    import torch
+    import transformers
+
+    from rlhf_nb import config
+
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model, shapes, processor, pictures = (getattr(transformers, kind + n) for n in ("ForObjectDetection", "Config", "Processor", "ImageProcessorPil"))
+    model(shapes(
+        text_config={**shape, "vocab_size": 351, "max_position_embeddings": 20, "bos_token_id": 349, "eos_token_id": 350, "pad_token_id": 350},
+        vision_config={**shape, "image_size": 32, "patch_size": 8}, projection_dim=16)).save_pretrained(folder)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(config.ASSETS / "toy/pipeline/tokenizer")
+    processor(pictures(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def runs_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RLHF_NB_RUNS", str(tmp_path / "runs"))

@@ -25,7 +25,7 @@ def parameters(stem):
     return {t.id for node in ast.parse("".join(cells[0]["source"])).body for t in node.targets}
 
 
-@pytest.mark.parametrize("stage", config.STAGES)
+@pytest.mark.parametrize("stage", STEMS)
 def test_every_parameter_of_a_notebook_is_a_setting(stage):
     names = parameters(STEMS[stage])
     assert names == {f.name for f in fields(config.STAGES[stage])}
@@ -33,7 +33,7 @@ def test_every_parameter_of_a_notebook_is_a_setting(stage):
 
 
 @pytest.mark.parametrize("scale", config.SCALES)
-@pytest.mark.parametrize("stage", config.STAGES)
+@pytest.mark.parametrize("stage", STEMS)
 def test_every_scale_has_valid_settings(scale, stage):
     assert config.settings(stage, scale=scale).scale == scale
 

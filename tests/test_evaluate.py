@@ -1,6 +1,7 @@
 """Statistics against hand-worked cases and their own symmetries."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rlhf_nb import evaluate
@@ -34,13 +35,67 @@ def test_votes_are_antisymmetric_and_respect_the_threshold():
     assert [flip[v] for v in evaluate.votes(first, second)] == evaluate.votes(second, first).tolist()
 
 
-def test_frechet_of_a_set_with_itself_is_zero(reader):
+def test_votes_of_noisy_raters_are_symmetric_on_average():
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(0, 5, 4000), rng.integers(0, 5, 4000)
+    one, two = (pd.Series(evaluate.votes(a, b, noise=0.1)).value_counts(normalize=True) for a, b in ((first, second), (second, first)))
+    assert one["win"] == pytest.approx(two["lose"], abs=0.02) and one["tie"] == pytest.approx(two["tie"], abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def scenes(reader):
+    """Features of two samples of one world, and of a third with its colours inverted."""
     from rlhf_nb import world
 
-    images = world.render([world.scene(1, i) for i in range(300)], 1, range(300))
-    extractor = evaluate.judge_features(reader)
-    same, other = evaluate.frechet(extractor, images, images), evaluate.frechet(extractor, images, 255 - images)
-    assert abs(same) < 0.01 * other
+    images = world.render([world.scene(1, i) for i in range(1600)], 1, range(1600))
+    extract = evaluate.extractor(reader, None)
+    return extract(images[:1000]), extract(images[1000:1300]), extract(255 - images[1300:])
+
+
+def test_distances_to_real_scenes_know_same_from_other(scenes):
+    real, fresh, other = scenes
+    assert abs(evaluate.frechet(real, real)) < 0.01 * evaluate.frechet(real, other)
+    assert evaluate.frechet(real, fresh) < evaluate.frechet(real, other)
+    assert 0 < evaluate.frechet_error(real, fresh) < evaluate.frechet(real, other)
+    assert evaluate.plausible(real, fresh).mean() > 0.85 > evaluate.plausible(real, other).mean()
+
+
+def test_vendi_counts_different_pictures(scenes):
+    import torch
+
+    assert evaluate.vendi(torch.eye(8)[[0, 1, 2, 3]]) == pytest.approx(4)
+    assert evaluate.vendi(torch.eye(8)[[0, 0, 0, 0]]) == pytest.approx(1)
+    assert evaluate.vendi(torch.eye(8)[[0, 0, 1, 1]]) == pytest.approx(2)
+    assert evaluate.vendi(scenes[0]) > evaluate.vendi(scenes[0][:20].repeat(15, 1)) > 1
+
+
+def test_saturation_by_hand():
+    images = np.array([[[[255, 0, 0]]], [[[200, 100, 100]]], [[[90, 90, 90]]], [[[0, 0, 0]]]], np.uint8)
+    assert evaluate.saturation(images).tolist() == [1, 0.5, 0, 0]
+
+
+def test_intervals_over_seeds_and_prompts_cover():
+    rng, inside = np.random.default_rng(3), 0
+    for k in range(200):
+        chance = 0.15 + 0.03 * rng.standard_normal((5, 1)) + 0.2 * rng.standard_normal((1, 150))  # an effect that varies with seed and prompt
+        result = evaluate.over_seeds(chance + 0.4 * rng.standard_normal((5, 150)), draws=400, seed=k)
+        inside += result["low"] <= 0.15 <= result["high"]
+    assert 0.90 <= inside / 200 <= 0.99, inside
+
+
+def test_effects_over_seeds_by_hand():
+    same = evaluate.over_seeds([[1, 0, 1, 0]] * 3)
+    assert (same["difference"], same["sd"], same["seeds"], same["n"]) == (0.5, 0, 3, 4)
+    assert same["d"] == pytest.approx(0.5 / np.std([1, 0, 1, 0], ddof=1))
+    assert evaluate.over_seeds([[0, 0], [0, 0]])["p"] == 1
+
+
+def test_holm_by_hand():
+    assert evaluate.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_a_verdict_needs_the_whole_interval():
+    assert [evaluate.verdict(*i) for i in ((0.01, 0.1), (-0.1, -0.01), (-0.01, 0.1))] == ["borne out", "not", "undecided"]
 
 
 def test_pairwise_by_hand():

@@ -1,0 +1,244 @@
+"""Experiments: one point = (settings, seed) weighs the images of stage `generate` in its own way, tunes on them, and measures; its result is a few rows.
+
+    python -m rlhf_nb.study settings.yaml      one point, resumably
+    python -m rlhf_nb.study --record           every finished point into book/records/study.csv
+
+Which points there are is written in notebooks/sweeps.yaml; `make sweeps` runs what is missing.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import align, config, diffusion, evaluate, judge, prompts, reward, runs, train
+
+MEASURES = ("frechet", "reward", "vendi", "diversity", "plausible", "saturated", "duplicated", "purity", "labels", "images", "seconds")
+HERE = Path(config.__file__).parents[1]
+RECORD, SWEEPS = HERE / "book" / "records" / "study.csv", HERE / "notebooks" / "sweeps.yaml"
+
+
+class Pictures:
+    """Pictures (N) of labelled prompts with what is known of them: `rows` (label, NaN where there is none, and truth), wants, CLIP features of both sides."""
+
+    def __init__(self, images, rows, clip):
+        self.images, self.rows, self.of = images, rows, np.flatnonzero((images.rows.use == "label").to_numpy())
+        self.wants = [prompts.attributes(r) for r in images.rows.iloc[self.of].to_dict("records")]
+        self.features = clip.folder(images, runs.root() / "cache")[self.of]
+        self.texts = clip.prompts(images.rows.prompt.iloc[self.of].tolist())
+
+
+def labelled(run, clip):
+    """The pictures of stage `generate` with this point's labels: the recorded ones or those of erring `raters`; then fewer of them, or shuffled."""
+    s, rng = run.settings, np.random.default_rng([run.settings.seed, 31])
+    rows = runs.table(run.read("feedback", "labels.csv"), ("prompt", "use", "label", "truth")).query("use == 'label'").reset_index(drop=True)
+    if s.raters:
+        flips = rng.random((s.raters, len(rows))) < s.error
+        rows["label"] = ((rows.truth.to_numpy() > 0.5) ^ flips).mean(0).round()
+    rows.loc[rng.random(len(rows)) >= s.labelled, "label"] = np.nan
+    if s.arm == "shuffled":
+        rows["label"] = rng.permutation(rows.label)
+    return Pictures(runs.Images(run.read("generate", "images")), rows, clip)
+
+
+def drawn(run, pipe, reader, clip, table):
+    """New pictures of labelled prompts at guidance `drawn`, resumably; nobody has labelled them."""
+    s = run.settings
+    asked = table[(table.use == "label") & (table.category == "combination")]
+    asked = asked.iloc[np.arange(s.kept or len(asked)) % len(asked)]
+    folder = run.path("work/drawn")
+    diffusion.draw(pipe, asked.prompt.tolist(), asked, folder, guidance=s.drawn, steps=s.steps, seed=s.seed + 51)
+    images = runs.Images(folder)
+    truth = judge.examine(reader, images[:], [prompts.attributes(r) for r in asked.to_dict("records")])["all"]
+    return Pictures(images, pd.DataFrame({"label": np.nan, "truth": truth.astype(float)}), clip)
+
+
+def learnt(run, known, clip):
+    """The reward trained as in notebook 04 on every labelled picture, with this point's seed."""
+    s, given, chosen = run.settings, *(runs.manifest(run.settings.scale, stage)["settings"] for stage in ("reward", "prompts"))
+    vocabulary, rows = prompts.VOCABULARIES[chosen["vocabulary"]], np.flatnonzero(known.rows.label.notna())
+    allowed = {w for split in prompts.splits(vocabulary, chosen["seed"]).values() for w in split["seen"]}
+    texts, where = reward.candidates(clip, [known.wants[i] for i in rows], given["candidates"], s.seed, vocabulary.seen, allowed)
+    labels = torch.tensor(known.rows.label.to_numpy()[rows], dtype=torch.float32)
+    return reward.fit(clip, known.features[rows], texts, where, labels, seed=s.seed,
+                      **{k: given[k] for k in ("updates", "lr", "hidden", "lam", "temperature", "batch")})[0]
+
+
+def weigh(run, known, pictures, clip):
+    """What each of `pictures` weighs in this point's arm, (N,) in [0, 1], before the coefficient; 0 for those the point does not use."""
+    s, rng, label = run.settings, np.random.default_rng([run.settings.seed, 33]), pictures.rows.label
+    if s.arm in ("reward", "shuffled"):
+        value = learnt(run, known, clip).of_features(pictures.features, pictures.texts)
+        value = value if s.unlabelled else np.where(label.isna(), 0.0, value)
+    elif s.arm == "similarity":
+        cosine = torch.cosine_similarity(pictures.features, pictures.texts).numpy()
+        low, high = np.quantile(cosine, (0.01, 0.99))
+        value = np.clip((cosine - low) / (high - low), 0, 1)
+    else:
+        good = (label > 0.5).to_numpy()
+        value = {"labels": good, "random": rng.permutation(good), "oracle": pictures.rows.truth > 0.5, "constant": np.ones(len(label))}[s.arm]
+    names = list(dict.fromkeys(w.object for w in pictures.wants))
+    may = np.flatnonzero([w.object in names[:s.objects or len(names)] for w in pictures.wants])
+    used = np.isin(np.arange(len(label)), np.random.default_rng([s.seed, 32]).permutation(may)[:s.kept or len(may)])
+    return np.asarray(value, float) * used
+
+
+def tuned(run, pipe, pictures, weight, progress=None):
+    """The U-Net after this point's training, resumably."""
+    s = run.settings
+    model_data, rewards, pre_data, _ = align.material(run, pipe, weight, images=pictures.images)
+    objective = align.objective(run, pipe, model_data, rewards, pre_data)
+    unet = align.trainable(pipe, s)
+    for row in train.loop(unet, objective, steps=s.updates, lr=s.lr, batch=s.model_batch + s.pre_batch, accumulate=s.accumulate, warmup=s.updates // 20,
+                          ema=s.ema, folder=run.path("work"), save_every=100, log_every=20, accelerator=align.accelerator(s)):
+        if progress:
+            progress(row["step"])
+    return unet
+
+
+def measure(pipe, unet, reader, score, rows, guidance, settings):
+    """One row: what the judge and the reward say of pictures of `rows`, one a prompt and repeat, and how they compare with real scenes.
+
+    "hits" and "rewards" hold every single verdict, in the order of the prompts, so that tests can be paired afterwards.
+    """
+    base, pipe.unet, asked = pipe.unet, unet, pd.concat([rows] * settings.repeats, ignore_index=True)
+    images = diffusion.sample(pipe, asked.prompt.tolist(), guidance=guidance, steps=settings.steps, seed=41)   # the same noise for every point
+    pipe.unet = base
+    wants = [prompts.attributes(r) for r in asked.to_dict("records")]
+    hits, extract = judge.examine(reader, images, wants), evaluate.extractor(reader, None)
+    number = hits.pop("number")
+    scenes = evaluate.real_images("world", wants, settings.renders, 42)
+    real, fake = extract(scenes), extract(images)
+    limit = np.quantile(evaluate.saturation(scenes), 0.95)
+    groups, n = np.tile(np.arange(len(rows)), settings.repeats), len(rows)
+    return {"guidance": guidance, "n": n, **{a: float(h.mean()) for a, h in hits.items()}, "reward": float(score(images, asked.prompt.tolist()).mean()),
+            "frechet": evaluate.frechet(real, fake), "frechet_error": evaluate.frechet_error(real, fake), "vendi": evaluate.vendi(fake),
+            "diversity": evaluate.diversity(fake, groups) if settings.repeats > 1 else np.nan, "plausible": float(evaluate.plausible(real, fake).mean()),
+            "saturated": float((evaluate.saturation(images) > limit).mean()),
+            "duplicated": float(judge.duplicated(number, wants).mean()),
+            "hits": "".join(".x"[int(h)] for h in hits["all"])}
+
+
+def main(settings):
+    """Train and measure one point; its rows and manifest are in runs/<scale>/study/<key>."""
+    from tqdm.auto import tqdm
+
+    run = runs.Run(f"study/{config.key(settings)}", settings, needs=["prompts", "generate", "feedback", "reward"])
+    table = runs.table(run.read("prompts", "prompts.csv"), ("prompt", "use", "category", "split"))
+    pipe, reader, clip = diffusion.load(settings.pipeline), judge.load(settings.judge), reward.Clip(settings.clip)
+    unet, about = pipe.unet, {}
+    if settings.arm != "none":
+        known = labelled(run, clip)
+        pictures = drawn(run, pipe, reader, clip, table) if settings.drawn else known
+        weight = weigh(run, known, pictures, clip)
+        power = weight**settings.coefficient * (weight > 0)
+        about = {"purity": float(power[pictures.rows.truth > 0.5].sum() / power.sum()),   # share of the weight on truly right images
+                 "labels": int(known.rows.label.notna().sum()), "images": int((weight > 0).sum())}
+        with tqdm(total=settings.updates, desc=f"{settings.arm} {settings.seed}") as bar:
+            unet = tuned(run, pipe, pictures, weight, lambda step: bar.update(step - bar.n))
+    score, rows = reward.load(run.read("reward", "model"), clip), []
+    for split in settings.splits:
+        use = {"validation": "tune", "seen": "label"}.get(split, "evaluate")
+        of = table[(table.use == use) & (table.split == split) & (table.category == "combination")].head(settings.prompts)
+        for guidance in settings.guidances:
+            rows.append({"split": split, **measure(pipe, unet, reader, score, of, guidance, settings)})
+    run.csv("rows.csv", [row | about | {"settings": json.dumps(config.as_dict(settings))} for row in rows])
+    run.finish()
+
+
+def make(scale, name):
+    """Run the points of sweep `name` that this machine's runs do not hold yet."""
+    for point, given in config.points(SWEEPS, scale, [name]).items():
+        try:
+            runs.manifest(scale, f"study/{point}")
+        except runs.ArtifactError:
+            main(config.settings("study", **given))
+
+
+def finished(scale):
+    """The rows of every point that this machine's runs hold, with where and when they were made; points of an older reward are left out."""
+    found = []
+    for path in sorted((runs.root() / scale / "study").glob("*/rows.csv")):
+        try:
+            made = runs.manifest(scale, f"study/{path.parent.name}")
+        except runs.ArtifactError:
+            continue
+        found.append(runs.table(path, ("settings", "split", "hits")).assign(
+            made=made["finished"][:10], device=made["device"], seconds=made["seconds"], asked=made["inputs"]["prompts"][:12], point=path.parent.name))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def record(scale="toy"):
+    """Add every finished point to the record, in place of earlier rows of the same point; rows that were asked other prompts go. A JSON beside it says how."""
+    new, old = finished(scale), runs.table(RECORD, ("settings", "split", "asked")) if RECORD.exists() else pd.DataFrame(columns=["asked"])
+    if not len(new):
+        raise runs.ArtifactError(f"no finished point at scale {scale!r} to record: run `make sweeps` first")
+    both = pd.concat([old[old.asked.isin(new.asked)], new]).drop_duplicates(["settings", "split", "guidance"], keep="last")
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    both.sort_values(["settings", "split", "guidance"]).to_csv(RECORD, index=False)
+    made = {k: runs.manifest(scale, f"study/{new.point.iloc[-1]}")[k] for k in ("inputs", "versions", "device", "finished")}
+    RECORD.with_suffix(".json").write_text(json.dumps({"command": "make sweeps", "points": both.settings.nunique(), "last added": made}, indent=1) + "\n")
+    print(f"{len(both)} rows of {both.settings.nunique()} points in {RECORD.name}")
+
+
+def sweep(scale, name):
+    """The rows of sweep `name`: of this machine's runs where there are any, else the record's; a column for every setting; and a sentence on what is there.
+
+    Keys are made anew from the rows' settings, so that a record stays readable when a parameter is added.
+    """
+    wanted = config.points(SWEEPS, scale, [name])
+    kept = runs.table(RECORD, ("settings", "split", "hits")) if RECORD.exists() else pd.DataFrame()
+    parts = [part.assign(source=source) for part, source in ((kept, "recorded"), (finished(scale), "this run")) if len(part)]
+    rows = pd.DataFrame(columns=["key", "split", "guidance", "source", "hits", *config.Study.__dataclass_fields__])
+    if parts:
+        rows = pd.concat(parts, ignore_index=True)
+        given = [config.settings("study", **{k: v for k, v in json.loads(text).items() if k in config.Study.__dataclass_fields__}) for text in rows.settings]
+        told = pd.DataFrame([config.as_dict(g) for g in given], rows.index).drop(columns=["splits", "guidances", "scale", "prompts"])
+        rows = rows.drop(columns="settings").join(told.rename(columns={c: f"set {c}" for c in told if c in rows})).assign(key=[config.key(g) for g in given])
+        rows = rows[rows.key.isin(wanted)].drop_duplicates(["key", "split", "guidance", "source"], keep="last")
+    here = rows.key.nunique()
+    said = f"{here} of the {len(wanted)} points of sweep *{name}* are here"
+    for source, of in rows.groupby("source"):
+        said += f"; {source}: {of.key.nunique()}" + f" ({', '.join(sorted(set(of.made)))}; {', '.join(sorted(set(of.device)))})" * (source == "recorded")
+    return rows, said + (f". `make sweeps sweep={name}` makes {'the others' if here else 'them'}." if here < len(wanted) else ".")
+
+
+def per_prompt(row):
+    """Share of right pictures of every prompt, (P,)."""
+    hits = np.array(list(row.hits)) == "x"
+    return hits.reshape(row.repeats, -1).mean(0)
+
+
+def effects(rows, by, against=None):
+    """For every value of the settings `by`, split, guidance and source: what all seeds' models reach, and how far they are from the base model.
+
+    The difference is taken prompt by prompt. `against`, a query like "arm == 'constant'", takes the mean of those rows in the base model's place.
+    Adds Holm's correction over all lines of one split and source.
+    """
+    table, other = [], "arm == 'none'" if against is None else against
+    for values, part in rows[rows.arm != "none"].groupby([*by, "split", "guidance", "source"], sort=False):
+        rivals = rows.query(other).query("split == @part.split.iloc[0] and guidance == @part.guidance.iloc[0]")
+        if not len(rivals):
+            continue
+        rival = np.mean([per_prompt(r) for r in rivals.itertuples()], 0)
+        share = np.stack([per_prompt(r) for r in part.itertuples()])
+        means = {c: part[c].mean() for c in MEASURES if c in part}
+        names = dict(zip((*by, "split", "guidance", "source"), values, strict=True))
+        ratio = part.frechet.mean() / rivals.frechet.mean()
+        table.append({**names, "share": share.mean(), **evaluate.over_seeds(share - rival), **means, "ratio": ratio})
+    columns = [*by, "split", "guidance", "source", "share", *evaluate.over_seeds([[0, 0]]), *MEASURES, "ratio"]
+    table = pd.DataFrame(table, columns=columns)
+    return table.assign(holm=table.groupby(["split", "source"]).p.transform(lambda p: evaluate.holm(p.to_numpy())))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--record"]:
+        config.command("study", main)
+    else:
+        try:
+            record()
+        except config.UserError as error:
+            sys.exit(f"error: {error}")
