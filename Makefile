@@ -29,7 +29,7 @@ bundle: .venv/ready        ## train the toy model anew (hours on two cores, resu
 	rm -rf rlhf_nb/assets/toy && cp -r runs/toy/pretrain/bundle rlhf_nb/assets/toy && cp runs/toy/pretrain/manifest.json rlhf_nb/assets/toy/made.json
 
 clean:  ## remove everything that was made, but not your own labels
-	find runs -type f ! -name people.sqlite -delete 2>/dev/null; find runs -type d -empty -delete 2>/dev/null; true
+	find runs -type f ! -name "people*.sqlite" -delete 2>/dev/null; find runs -type d -empty -delete 2>/dev/null; true
 	rm -rf _build book/notebooks book/generated .snakemake
 
 .venv/ready: requirements.lock pyproject.toml book/vendor.py

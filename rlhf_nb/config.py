@@ -292,9 +292,12 @@ def as_dict(values):
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(values).items()}
 
 
+MEASURING = ("arm", "scale", "splits", "prompts", "repeats", "guidances", "steps", "renders", "pipeline", "judge", "clip")  # all that bears on the base model
+
+
 def key(settings):
     """A name for a point's settings, of those parameters that make a difference to its rows."""
-    given = {k: v for k, v in as_dict(settings).items() if k not in EXECUTION}
+    given = {k: v for k, v in as_dict(settings).items() if k not in EXECUTION and (settings.arm != "none" or k in MEASURING)}
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -315,6 +318,6 @@ def points(path, scale, only=()):
                 for seed in range(sweep["seeds"]):
                     given = plan["scales"].get(scale, {}) | common | dict(zip(grid, values, strict=True)) | {"scale": scale, "seed": seed}
                     if given.get("arm") == "none":  # the base model has no training, and so no seed of it
-                        given = {k: v for k, v in given.items() if k in ("arm", "scale", "splits", "prompts", "repeats", "guidances", "steps", "renders")}
+                        given = {k: v for k, v in given.items() if k in MEASURING}
                     found[key(settings("study", **given))] = given
     return found

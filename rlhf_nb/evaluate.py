@@ -215,6 +215,11 @@ def votes(first, second, voters=9, threshold=2 / 3, noise=0.0, seed=0):
     rng = np.random.default_rng(seed)
     truth = np.sign(np.asarray(second, float) - np.asarray(first, float))[:, None]  # (P, 1)
     shape = (len(truth), voters)
-    vote = np.where(rng.random(shape) < noise, np.where(truth == 0, rng.choice((-1, 1), shape), -truth), truth)
-    won, lost = (vote > 0).mean(1) >= threshold, (vote < 0).mean(1) >= threshold
+    return tally(np.where(rng.random(shape) < noise, np.where(truth == 0, rng.choice((-1, 1), shape), -truth), truth), threshold)
+
+
+def tally(vote, threshold=2 / 3):
+    """"win", "tie" or "lose" (P,) of the second side from votes (P, V) of +1, 0 and -1, NaN where a voter was not asked: a side needs `threshold`."""
+    asked = np.maximum((~np.isnan(vote)).sum(1), 1)
+    won, lost = (vote > 0).sum(1) / asked >= threshold, (vote < 0).sum(1) / asked >= threshold
     return np.where(won, "win", np.where(lost, "lose", "tie"))

@@ -84,6 +84,28 @@ class Store:
                                      "label IS NOT NULL AND id NOT IN (SELECT undoes FROM judgements WHERE undoes IS NOT NULL) ORDER BY id", db)
 
 
+class Votes:
+    """One SQLite file of comparisons of two sets of pictures, +1 for the second, 0 undecided, -1 for the first; a rater's last word on a question holds."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        with closing(sqlite3.connect(self.path, timeout=60)) as db, db:
+            db.execute("CREATE TABLE IF NOT EXISTS votes (id INTEGER PRIMARY KEY, rater TEXT NOT NULL, prompt TEXT NOT NULL, asked TEXT NOT NULL, "
+                       "vote INTEGER CHECK (vote IN (-1, 0, 1)), pictures TEXT NOT NULL, time REAL NOT NULL)")
+
+    def add(self, rater, prompt, asked, vote, pictures):
+        """One vote, on disk when this returns; `pictures` is the fingerprint of both sets."""
+        with closing(sqlite3.connect(self.path, timeout=60)) as db, db:
+            db.execute("INSERT INTO votes (rater, prompt, asked, vote, pictures, time) VALUES (?, ?, ?, ?, ?, ?)",
+                       (str(rater), str(prompt), asked, vote, pictures, time.time()))
+
+    def table(self):
+        """The votes that hold: rater, prompt, asked, vote, pictures."""
+        with closing(sqlite3.connect(self.path, timeout=60)) as db:
+            rows = pd.read_sql_query("SELECT rater, prompt, asked, vote, pictures FROM votes ORDER BY id", db)
+        return rows.drop_duplicates(["rater", "prompt", "asked", "pictures"], keep="last").reset_index(drop=True)
+
+
 def fingerprint(image):
     """What a judgement remembers of its picture: a digest of the pixels of a uint8 image (H, W, 3)."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16]

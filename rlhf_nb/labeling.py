@@ -116,3 +116,58 @@ class Labeler(w.VBox):
             elif key in known and self.group is not None:
                 self.label(self._missing()[0] % 3, known[key])
         self.typed = text
+
+
+ASKED = {"alignment": "Which side shows better what the sentence says?", "fidelity": "Which side looks more like real pictures?"}
+
+
+class Comparer(w.VBox):
+    """The paper's figure 4 with people: two anonymous sets of pictures of one prompt, and which is better in alignment and in fidelity.
+
+    first, second: uint8 (P, K, H, W, 3); prompts (P,); votes: a feedback.Votes. Which set is on the left is drawn for every rater and prompt.
+    It starts at the first prompt without an answer in the store.
+    """
+
+    def __init__(self, first, second, prompts, votes, rater, seed=0):
+        self.sets, self.prompts, self.votes, self.rater = (first, second), np.asarray(prompts), votes, str(rater)
+        self.swapped = np.random.default_rng([seed, *self.rater.encode()]).random(len(self.prompts)) < 0.5
+        self.marks = [fingerprint(np.concatenate([a, b])) for a, b in zip(first, second, strict=True)]
+        self.caption, self.progress, self.filling = w.HTML(), w.HTML(), False
+        self.sides = [w.Image(format="png", layout=w.Layout(width="384px")) for _ in range(2)]
+        self.choices = {asked: w.ToggleButtons(options=[("left", -1), ("no difference", 0), ("right", 1)], value=None) for asked in ASKED}
+        for asked, choice in self.choices.items():
+            choice.observe(lambda change, asked=asked: change["new"] is not None and not self.filling and self.vote(asked, change["new"]), "value")
+        self.back = w.Button(description="one back", icon="undo")
+        self.back.on_click(lambda _: self.show(max(0, self.place - 1)))
+        questions = [part for asked, question in ASKED.items() for part in (w.HTML(question), self.choices[asked])]
+        super().__init__([self.caption, w.HBox(self.sides, layout=w.Layout(flex_flow="row wrap")), *questions, w.HBox([self.back, self.progress])])
+        self.show()
+
+    def given(self):
+        """{(place, asked): vote} of this rater on these very pictures, +1 for the second set."""
+        held = self.votes.table().query("rater == @self.rater").set_index(["prompt", "pictures", "asked"]).vote.to_dict()
+        return {(i, a): held[key] for i, p in enumerate(self.prompts) for a in ASKED if (key := (str(p), self.marks[i], a)) in held}
+
+    def show(self, place=None):
+        """Show prompt `place`, or the first one that is not answered in full."""
+        held = self.given()
+        missing = [i for i in range(len(self.prompts)) if not all((i, a) in held for a in ASKED)]
+        self.place = place if place is not None else missing[0] if missing else len(self.prompts) - 1
+        done = place is None and not missing
+        self.caption.value = "<h3>All done. Thank you.</h3>" if done else f"<h3>{html.escape(str(self.prompts[self.place]))}</h3>"
+        self.progress.value = f"{len(self.prompts) - len(missing)} of {len(self.prompts)} prompts compared by {html.escape(self.rater)}"
+        self.filling = True
+        order = self.sets[::-1] if self.swapped[self.place] else self.sets
+        for side, pictures in zip(self.sides, order, strict=True):
+            side.value = png(np.concatenate(list(pictures[self.place]), 1), 512)
+        for asked, choice in self.choices.items():
+            vote = held.get((self.place, asked))
+            choice.value, choice.disabled = vote if vote is None or not self.swapped[self.place] else -vote, done
+        self.filling = False
+
+    def vote(self, asked, side):
+        """The right side (+1), the left one (-1) or neither (0) is better; when both questions are answered the next prompt comes."""
+        vote = -side if self.swapped[self.place] else side
+        self.votes.add(self.rater, self.prompts[self.place], asked, vote, self.marks[self.place])
+        if all(choice.value is not None for choice in self.choices.values()):
+            self.show()

@@ -18,7 +18,10 @@ class Clip:
         diffusion.quiet()
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-        self.model = diffusion.loading(CLIPModel, name).float().eval().requires_grad_(False)
+        model, report = diffusion.loading(CLIPModel, name, output_loading_info=True)
+        if report["missing_keys"]:  # the library would leave them random
+            raise diffusion.ModelError(f"the CLIP in {name!r} lacks {len(report['missing_keys'])} weights: restore the folder or give another")
+        self.model = model.float().eval().requires_grad_(False)
         self.tokenizer = diffusion.loading(CLIPTokenizer, name)
         self.processor = diffusion.loading(CLIPImageProcessor, name)
         self.width = self.model.config.projection_dim

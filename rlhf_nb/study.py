@@ -167,8 +167,13 @@ def finished(scale):
         except runs.ArtifactError:
             continue
         found.append(runs.table(path, ("settings", "split", "hits")).assign(
-            made=made["finished"][:10], device=made["device"], seconds=made["seconds"], asked=made["inputs"]["prompts"][:12], point=path.parent.name))
+            made=made["finished"][:10], device=made["device"], seconds=made["seconds"], asked=made["inputs"]["prompts"][:12]))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def settings_of(rows):
+    """The settings behind each of `rows`; a parameter that is newer than the row has its default."""
+    return [config.settings("study", **{k: v for k, v in json.loads(text).items() if k in config.Study.__dataclass_fields__}) for text in rows.settings]
 
 
 def record(scale="toy"):
@@ -176,28 +181,26 @@ def record(scale="toy"):
     new, old = finished(scale), runs.table(RECORD, ("settings", "split", "asked")) if RECORD.exists() else pd.DataFrame(columns=["asked"])
     if not len(new):
         raise runs.ArtifactError(f"no finished point at scale {scale!r} to record: run `make sweeps` first")
-    both = pd.concat([old[old.asked.isin(new.asked)], new]).drop_duplicates(["settings", "split", "guidance"], keep="last")
+    both = pd.concat([old[old.asked.isin(new.asked)], new], ignore_index=True)
+    both = both.assign(key=[config.key(s) for s in settings_of(both)]).drop_duplicates(["key", "split", "guidance"], keep="last")
     RECORD.parent.mkdir(parents=True, exist_ok=True)
-    both.sort_values(["settings", "split", "guidance"]).to_csv(RECORD, index=False)
-    made = {k: runs.manifest(scale, f"study/{new.point.iloc[-1]}")[k] for k in ("inputs", "versions", "device", "finished")}
-    RECORD.with_suffix(".json").write_text(json.dumps({"command": "make sweeps", "points": both.settings.nunique(), "last added": made}, indent=1) + "\n")
-    print(f"{len(both)} rows of {both.settings.nunique()} points in {RECORD.name}")
+    both.sort_values(["settings", "split", "guidance"]).drop(columns="key").to_csv(RECORD, index=False)
+    made = {k: runs.manifest(scale, f"study/{config.key(settings_of(new)[-1])}")[k] for k in ("inputs", "versions", "device", "finished")}
+    RECORD.with_suffix(".json").write_text(json.dumps({"command": "make sweeps", "points": both.key.nunique(), "last added": made}, indent=1) + "\n")
+    print(f"{len(both)} rows of {both.key.nunique()} points in {RECORD.name}")
 
 
 def sweep(scale, name):
-    """The rows of sweep `name`: of this machine's runs where there are any, else the record's; a column for every setting; and a sentence on what is there.
-
-    Keys are made anew from the rows' settings, so that a record stays readable when a parameter is added.
-    """
+    """The rows of sweep `name`, the record's and those of this machine's runs, with a column for every setting; and a sentence on what is there."""
     wanted = config.points(SWEEPS, scale, [name])
     kept = runs.table(RECORD, ("settings", "split", "hits")) if RECORD.exists() else pd.DataFrame()
     parts = [part.assign(source=source) for part, source in ((kept, "recorded"), (finished(scale), "this run")) if len(part)]
     rows = pd.DataFrame(columns=["key", "split", "guidance", "source", "hits", *config.Study.__dataclass_fields__])
     if parts:
         rows = pd.concat(parts, ignore_index=True)
-        given = [config.settings("study", **{k: v for k, v in json.loads(text).items() if k in config.Study.__dataclass_fields__}) for text in rows.settings]
+        given = settings_of(rows)
         told = pd.DataFrame([config.as_dict(g) for g in given], rows.index).drop(columns=["splits", "guidances", "scale", "prompts"])
-        rows = rows.drop(columns="settings").join(told.rename(columns={c: f"set {c}" for c in told if c in rows})).assign(key=[config.key(g) for g in given])
+        rows = rows.drop(columns="settings").join(told).assign(key=[config.key(g) for g in given])
         rows = rows[rows.key.isin(wanted)].drop_duplicates(["key", "split", "guidance", "source"], keep="last")
     here = rows.key.nunique()
     said = f"{here} of the {len(wanted)} points of sweep *{name}* are here"

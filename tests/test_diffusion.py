@@ -97,6 +97,17 @@ def test_damaged_judge_and_reward(tmp_path):
         reward.load(tmp_path, reward.Clip("toy/clip"))
 
 
+def test_a_clip_that_lacks_weights_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(TOY / "clip", tmp_path / "clip")
+    weights = load_file(tmp_path / "clip/model.safetensors")
+    del weights["visual_projection.weight"]
+    save_file(weights, tmp_path / "clip/model.safetensors", {"format": "pt"})
+    with pytest.raises(diffusion.ModelError, match="lacks 1 weights"):
+        reward.Clip(str(tmp_path / "clip"))
+
+
 def test_reward_saves_and_scores_the_same(tmp_path):
     clip = reward.Clip("toy/clip")
     torch.manual_seed(0)

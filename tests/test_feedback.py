@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlhf_nb import feedback, runs
+from rlhf_nb import evaluate, feedback, runs
 
 
 def row(image=0, label="good", rater="ann", prompt="Two cats."):
@@ -273,6 +273,30 @@ def test_widget_writes_undoes_and_resumes(tmp_path):
     assert store.table().sort_values("position").image.tolist() == order
     other = Labeler(images, prompts, store, "<i>bob</i>")
     assert "0 of 9" in other.progress.value and "<i>" not in other.progress.value and "<b>" not in other.caption.value
+
+
+def test_sets_are_compared_blind_and_the_last_word_holds(tmp_path):
+    from rlhf_nb.labeling import Comparer
+
+    votes, rng = feedback.Votes(tmp_path / "votes.sqlite"), np.random.default_rng(0)
+    first, second = rng.integers(0, 255, (2, 6, 4, 16, 16, 3)).astype(np.uint8)
+    prompts = [f"<b>{k}</b> cats." for k in range(6)]
+    widget = Comparer(first, second, prompts, votes, "ann")
+    assert widget.swapped.any() and not widget.swapped.all() and "<b>" not in widget.caption.value
+    for k in range(6):  # she always prefers the second set, on whichever side it is
+        side = -1 if widget.swapped[k] else 1
+        widget.choices["alignment"].value = side
+        assert widget.place == k
+        widget.choices["fidelity"].value = -side
+    assert "All done" in widget.caption.value and votes.table().query("asked == 'alignment'").vote.tolist() == [1] * 6
+    widget.show(2)
+    widget.choices["alignment"].value = 0  # a second thought
+    again = Comparer(first, second, prompts, votes, "ann")  # a new kernel
+    assert "6 of 6" in again.progress.value and len(votes.table()) == 12
+    table = votes.table().query("asked == 'alignment'").pivot(index="prompt", columns="rater", values="vote")
+    assert evaluate.tally(table.to_numpy()).tolist() == ["win", "win", "tie", "win", "win", "win"]
+    other = Comparer(second, first, prompts, votes, "ann")  # other pictures: nothing has been said of them
+    assert "0 of 6" in other.progress.value
 
 
 def test_some_groups_come_back():

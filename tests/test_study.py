@@ -141,7 +141,7 @@ def test_the_record_keeps_the_newest_row_of_every_point(runs_folder, monkeypatch
     one, two = (json.dumps(config.as_dict(config.settings("study", scale="toy", arm=arm, updates=800, lr=8e-4, model_batch=24, pre_batch=8)))
                 for arm in ("reward", "oracle"))
     pd.DataFrame([{**of, "settings": one, "asked": "new"}, {**of, "settings": two, "asked": "old"}]).to_csv(study.RECORD, index=False)
-    fresh = pd.DataFrame([{**of, "settings": one, "asked": "new", "hits": "xx", "point": "p"}])
+    fresh = pd.DataFrame([{**of, "settings": one, "asked": "new", "hits": "xx"}])
     monkeypatch.setattr(study, "finished", lambda scale: fresh)
     monkeypatch.setattr(runs, "manifest", lambda *_: dict.fromkeys(("inputs", "versions", "device", "finished"), ""))
     study.record()
