@@ -24,7 +24,7 @@ def provenance(runs):
     """Markdown table of every finished stage: what made it, from what, on what, in how long."""
     lines = ["| stage | scale | seed | seconds | digest | made from | finished | device |", "|---|---|---|---|---|---|---|---|"]
     versions = {}
-    for path in sorted(runs.glob("*/manifest.json"), key=lambda p: json.loads(p.read_text())["finished"]):
+    for path in sorted([*runs.glob("*/manifest.json"), *runs.glob("study/*/manifest.json")], key=lambda p: json.loads(p.read_text())["finished"]):
         m = json.loads(path.read_text())
         versions = m["versions"]
         lines.append(f"| {m['stage']} | {m['settings']['scale']} | {m['settings']['seed']} | {m['seconds']:.0f} | `{m['digest'][:12]}` | "

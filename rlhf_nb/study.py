@@ -102,13 +102,13 @@ def tuned(run, pipe, pictures, weight, progress=None):
 def measure(pipe, unet, reader, score, rows, guidance, settings):
     """One row: what the judge and the reward say of pictures of `rows`, one a prompt and repeat, and how they compare with real scenes.
 
-    "hits" and "rewards" hold every single verdict, in the order of the prompts, so that tests can be paired afterwards.
+    "hits" holds every single verdict, in the order of the prompts, so that tests can be paired afterwards.
     """
     base, pipe.unet, asked = pipe.unet, unet, pd.concat([rows] * settings.repeats, ignore_index=True)
     images = diffusion.sample(pipe, asked.prompt.tolist(), guidance=guidance, steps=settings.steps, seed=41)   # the same noise for every point
     pipe.unet = base
     wants = [prompts.attributes(r) for r in asked.to_dict("records")]
-    hits, extract = judge.examine(reader, images, wants), evaluate.extractor(reader, None)
+    hits, extract = judge.examine(reader, images, wants), evaluate.extractor(reader, score.clip)
     number = hits.pop("number")
     scenes = evaluate.real_images("world", wants, settings.renders, 42)
     real, fake = extract(scenes), extract(images)
@@ -128,8 +128,8 @@ def main(settings):
 
     run = runs.Run(f"study/{config.key(settings)}", settings, needs=["prompts", "generate", "feedback", "reward"])
     table = runs.table(run.read("prompts", "prompts.csv"), ("prompt", "use", "category", "split"))
-    pipe, reader, clip = diffusion.load(settings.pipeline), judge.load(settings.judge), reward.Clip(settings.clip)
-    unet, about = pipe.unet, {}
+    pipe, clip = diffusion.load(settings.pipeline), reward.Clip(settings.clip)
+    reader, unet, about = judge.reader_of(settings.judge, clip), pipe.unet, {}
     if settings.arm != "none":
         known = labelled(run, clip)
         pictures = drawn(run, pipe, reader, clip, table) if settings.drawn else known
