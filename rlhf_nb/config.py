@@ -131,7 +131,7 @@ class Study(Align):
 
 @dataclass(frozen=True)
 class Evaluate(Models):
-    guidances: tuple = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts
+    guidances: tuple = (1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts
     steps: int = 10
     voted: int = 60                # prompts of the seen and of the unseen group that raters compare, four images each
     real: str = "world"            # real pictures behind the Fréchet distance: as `pretraining` in notebook 05
@@ -142,7 +142,7 @@ class Evaluate(Models):
 
 @dataclass(frozen=True)
 class BestOfN(Models):
-    prompts: int = 48
+    prompts: int = 40
     most: int = 64                 # largest n
     steps: int = 10
     real: str = "world"            # real pictures that plausible ones are like: as `pretraining` in notebook 05

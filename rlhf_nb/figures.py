@@ -71,13 +71,13 @@ def effects(table, names):
     _, axis = plt.subplots(figsize=(6.4, 0.42 * len(names) + 0.9))
     for k, (source, colour) in enumerate((("recorded", ACCENT), ("this run", TUNED))):
         of = table[table.source == source].set_index("name").reindex(names) if len(table) else table
-        if len(of):
+        if len(of) and of.difference.notna().any():
             error = np.stack([of.difference - of.low, of.high - of.difference]) * 100
             axis.errorbar(of.difference * 100, np.arange(len(names)) + 0.14 * (2 * k - 1), xerr=error, fmt="o", color=colour, capsize=2, label=source)
     axis.axvline(0, color="grey", linewidth=1, linestyle=":")
     axis.set(yticks=range(len(names)), yticklabels=names, xlabel="all attributes right, points above the base model", ylim=(len(names) - 0.5, -0.5))
     if axis.containers:
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     else:
         axis.text(0.5, 0.5, "no rows yet", transform=axis.transAxes, ha="center", color="grey")
     plt.show()
