@@ -75,7 +75,7 @@ class Labeler(w.VBox):
     def _show(self):
         missing = self._missing()
         self.group, rows = (missing[0] // 3, self.sequence[missing[0] // 3]) if missing else (None, [])
-        self.caption.value = f"<h3>{html.escape(str(self.prompts[rows[0]]))}</h3>" if rows else "<h3>All done. Thank you.</h3>"
+        self.caption.value = f"<strong>{html.escape(str(self.prompts[rows[0]]))}</strong>" if rows else "<strong>All done. Thank you.</strong>"
         self.progress.value = (f"{len(self.done)} of {len(self.done) + len(missing)} images judged by {html.escape(self.rater)}"
                                + (f", {np.median(self.pace):.1f} s each" if self.pace else ""))
         self.filling = True
@@ -124,7 +124,7 @@ ASKED = {"alignment": "Which side shows better what the sentence says?", "fideli
 class Comparer(w.VBox):
     """The paper's figure 4 with people: two anonymous sets of pictures of one prompt, and which is better in alignment and in fidelity.
 
-    first, second: uint8 (P, K, H, W, 3); prompts (P,); votes: a feedback.Votes. Which set is on the left is drawn for every rater and prompt.
+    first, second: uint8 (P, K, H, W, 3), K even; prompts (P,); votes: a feedback.Votes. Which set is on the left is drawn for every rater and prompt.
     It starts at the first prompt without an answer in the store.
     """
 
@@ -133,14 +133,14 @@ class Comparer(w.VBox):
         self.swapped = np.random.default_rng([seed, *self.rater.encode()]).random(len(self.prompts)) < 0.5
         self.marks = [fingerprint(np.concatenate([a, b])) for a, b in zip(first, second, strict=True)]
         self.caption, self.progress, self.filling = w.HTML(), w.HTML(), False
-        self.sides = [w.Image(format="png", layout=w.Layout(width="384px")) for _ in range(2)]
+        self.sides = [w.Image(format="png", layout=w.Layout(width="256px", margin="2px 8px")) for _ in range(2)]
         self.choices = {asked: w.ToggleButtons(options=[("left", -1), ("no difference", 0), ("right", 1)], value=None) for asked in ASKED}
         for asked, choice in self.choices.items():
             choice.observe(lambda change, asked=asked: change["new"] is not None and not self.filling and self.vote(asked, change["new"]), "value")
         self.back = w.Button(description="one back", icon="undo")
         self.back.on_click(lambda _: self.show(max(0, self.place - 1)))
         questions = [part for asked, question in ASKED.items() for part in (w.HTML(question), self.choices[asked])]
-        super().__init__([self.caption, w.HBox(self.sides, layout=w.Layout(flex_flow="row wrap")), *questions, w.HBox([self.back, self.progress])])
+        super().__init__([self.caption, w.HBox(self.sides), *questions, w.HBox([self.back, self.progress])])
         self.show()
 
     def given(self):
@@ -154,12 +154,13 @@ class Comparer(w.VBox):
         missing = [i for i in range(len(self.prompts)) if not all((i, a) in held for a in ASKED)]
         self.place = place if place is not None else missing[0] if missing else len(self.prompts) - 1
         done = place is None and not missing
-        self.caption.value = "<h3>All done. Thank you.</h3>" if done else f"<h3>{html.escape(str(self.prompts[self.place]))}</h3>"
+        self.caption.value = "<strong>All done. Thank you.</strong>" if done else f"<strong>{html.escape(str(self.prompts[self.place]))}</strong>"
         self.progress.value = f"{len(self.prompts) - len(missing)} of {len(self.prompts)} prompts compared by {html.escape(self.rater)}"
         self.filling = True
         order = self.sets[::-1] if self.swapped[self.place] else self.sets
         for side, pictures in zip(self.sides, order, strict=True):
-            side.value = png(np.concatenate(list(pictures[self.place]), 1), 512)
+            rows = pictures[self.place].reshape(-1, 2, *pictures.shape[2:])
+            side.value = png(np.concatenate([np.concatenate(list(row), 1) for row in rows]))
         for asked, choice in self.choices.items():
             vote = held.get((self.place, asked))
             choice.value, choice.disabled = vote if vote is None or not self.swapped[self.place] else -vote, done

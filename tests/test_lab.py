@@ -73,7 +73,7 @@ def test_labelling_in_jupyterlab(browser, lab):
         page.locator(".widget-toggle-buttons").nth(slot).get_by_text(label, exact=True).click()
 
     run_cell()
-    assert "<b>" in page.locator(".widget-html-content h3").inner_text()  # markup in a prompt is text
+    assert "<b>" in page.locator(".widget-html-content strong").inner_text()  # markup in a prompt is text
     assert page.locator("img.widget-image").first.bounding_box()["width"] >= 250
     clicked = [(0, "good"), (1, "bad"), (2, "skip"), (0, "bad"), (1, "bad"), (2, "good")]
     for n, (slot, label) in enumerate(clicked, 1):
