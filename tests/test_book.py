@@ -67,7 +67,7 @@ def test_a_slider_changes_the_picture_with_the_network_off(page, stem):
     page.goto(f"{page.base}/notebooks/{stem}.html", wait_until="load")
     slider = page.locator(".widget-slider .noUi-handle").first
     slider.wait_for(timeout=30_000)
-    shown = page.locator("img.widget-image:visible").first
+    shown = page.locator(".widget-vbox:has(.widget-slider) img.widget-image:visible").first  # the slider's own, not another widget's
     shown.wait_for(timeout=30_000)
     page.wait_for_timeout(300)
     before = shown.screenshot()
