@@ -186,7 +186,7 @@ class Pretrain(Stage):
 
 STAGES = {"tour": Tour, "prompts": Prompts, "generate": Generate, "feedback": Feedback, "reward": Reward, "align": Align,
           "evaluate": Evaluate, "best_of_n": BestOfN, "data": Sweeps, "sensitivity": Sweeps, "pretrain": Pretrain,
-          "gpu": Gpu,  "study": Study}
+          "gpu": Gpu, "study": Study}
 _SD15 = {"pipeline": SD15, "clip": CLIP_L, "judge": ""}
 EXECUTION = ("accumulate", "extras")  # how a run is done, not what comes out: it may change between a kill and a new start
 CHOICES = {"arm": ("none", "reward", "labels", "oracle", "shuffled", "constant", "random", "similarity"),

@@ -67,9 +67,9 @@ def holm(p):
     return multipletests(p, method="holm")[1]
 
 
-def verdict(low, high, tie=0.0):
-    """What an interval says of a claimed gain: "borne out" above `tie`, "not" below, "undecided" where it holds `tie`."""
-    return "borne out" if low > tie else "not" if high < tie else "undecided"
+def verdict(low, high):
+    """What an interval says of a claimed gain: "borne out" above zero, "not" below, "undecided" where it holds zero."""
+    return "borne out" if low > 0 else "not" if high < 0 else "undecided"
 
 
 def pairwise(scores, labels, prompts, against=None, across=False, draws=2000, seed=0):

@@ -99,27 +99,26 @@ def tuned(run, pipe, pictures, weight, progress=None):
     return unet
 
 
-def measure(pipe, unet, reader, score, rows, guidance, settings):
-    """One row: what the judge and the reward say of pictures of `rows`, one a prompt and repeat, and how they compare with real scenes.
+def measure(pipe, unet, reader, score, rows, settings):
+    """A row for every guidance: what the judge and the reward say of pictures of `rows`, one a prompt and repeat, and how they compare with real scenes.
 
     "hits" holds every single verdict, in the order of the prompts, so that tests can be paired afterwards.
     """
-    base, pipe.unet, asked = pipe.unet, unet, pd.concat([rows] * settings.repeats, ignore_index=True)
-    images = diffusion.sample(pipe, asked.prompt.tolist(), guidance=guidance, steps=settings.steps, seed=41)   # the same noise for every point
-    pipe.unet = base
-    wants = [prompts.attributes(r) for r in asked.to_dict("records")]
-    hits, extract = judge.examine(reader, images, wants), evaluate.extractor(reader, score.clip)
-    number = hits.pop("number")
+    asked, n, extract = pd.concat([rows] * settings.repeats, ignore_index=True), len(rows), evaluate.extractor(reader, score.clip)
+    wants, groups = [prompts.attributes(r) for r in asked.to_dict("records")], np.tile(np.arange(n), settings.repeats)
     scenes = evaluate.real_images("world", wants, settings.renders, 42)
-    real, fake = extract(scenes), extract(images)
-    limit = np.quantile(evaluate.saturation(scenes), 0.95)
-    groups, n = np.tile(np.arange(len(rows)), settings.repeats), len(rows)
-    return {"guidance": guidance, "n": n, **{a: float(h.mean()) for a, h in hits.items()}, "reward": float(score(images, asked.prompt.tolist()).mean()),
-            "frechet": evaluate.frechet(real, fake), "frechet_error": evaluate.frechet_error(real, fake), "vendi": evaluate.vendi(fake),
-            "diversity": evaluate.diversity(fake, groups) if settings.repeats > 1 else np.nan, "plausible": float(evaluate.plausible(real, fake).mean()),
-            "saturated": float((evaluate.saturation(images) > limit).mean()),
-            "duplicated": float(judge.duplicated(number, wants).mean()),
-            "hits": "".join(".x"[int(h)] for h in hits["all"])}
+    real, limit = extract(scenes), np.quantile(evaluate.saturation(scenes), 0.95)
+    for guidance in settings.guidances:
+        base, pipe.unet = pipe.unet, unet
+        images = diffusion.sample(pipe, asked.prompt.tolist(), guidance=guidance, steps=settings.steps, seed=41)   # the same noise for every point
+        pipe.unet = base
+        hits, fake = judge.examine(reader, images, wants), extract(images)
+        number = hits.pop("number")
+        yield {"guidance": guidance, "n": n, **{a: float(h.mean()) for a, h in hits.items()}, "reward": float(score(images, asked.prompt.tolist()).mean()),
+               "frechet": evaluate.frechet(real, fake), "frechet_error": evaluate.frechet_error(real, fake), "vendi": evaluate.vendi(fake),
+               "diversity": evaluate.diversity(fake, groups) if settings.repeats > 1 else np.nan, "plausible": float(evaluate.plausible(real, fake).mean()),
+               "saturated": float((evaluate.saturation(images) > limit).mean()), "duplicated": float(judge.duplicated(number, wants).mean()),
+               "hits": "".join(".x"[int(h)] for h in hits["all"])}
 
 
 def main(settings):
@@ -143,8 +142,7 @@ def main(settings):
     for split in settings.splits:
         use = {"validation": "tune", "seen": "label"}.get(split, "evaluate")
         of = table[(table.use == use) & (table.split == split) & (table.category == "combination")].head(settings.prompts)
-        for guidance in settings.guidances:
-            rows.append({"split": split, **measure(pipe, unet, reader, score, of, guidance, settings)})
+        rows += [{"split": split, **row} for row in measure(pipe, unet, reader, score, of, settings)]
     run.csv("rows.csv", [row | about | {"settings": json.dumps(config.as_dict(settings))} for row in rows])
     run.finish()
 
