@@ -8,6 +8,7 @@ eight see the same batches.
 """
 
 import contextlib
+import copy
 import functools
 import json
 import os
@@ -59,29 +60,33 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
     loss_at(model, step) -> (loss (), {name: value ()}). With `batch`, the size of the global batch, it is called as loss_at(model,
     step, rows) for parts of range(batch), spread over processes and `accumulate` micro-batches, and losses and values must be sums
     that add up to those of the whole batch. Checkpoints go to `folder` every `save_every` steps, a multiple of `log_every`; a later
-    call with the same arguments yields the rows of the last one again and goes on from there. Raises NotFinite for a bad loss,
-    with weights and moments as they were before that step, and CheckpointError.
+    call with the same arguments yields the rows of the last one again and goes on from there. Where accelerate shards weights (FSDP2)
+    `model` is a whole copy, brought up to date with every checkpoint and at the end. Raises NotFinite for a bad loss, with weights and
+    moments as they were before that step, and CheckpointError.
     """
     if accelerator is None:
         from accelerate import Accelerator
         accelerator = Accelerator()
-    if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED"):
-        raise CheckpointError("checkpoints of sharded weights are not written by this loop: launch with --multi_gpu, or train adapters (lora)")
+    sharded = accelerator.is_fsdp2
+    if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED") and not sharded:
+        raise CheckpointError("this loop shards weights by FSDP2 alone: launch with --use_fsdp --fsdp_version 2, or whole on every device with --multi_gpu")
     world, rank = accelerator.num_processes, accelerator.process_index
     share, reduction = (1, "mean") if batch is None else (world, "sum")  # without a batch every process computes the whole loss
     if batch is not None and batch < world * accumulate:
         raise ValueError(f"a batch of {batch} cannot be split over {world} processes and {accumulate} micro-batches: lower either or raise the batch")
     parts = [()] if batch is None else [(torch.arange(batch)[rank::world][k::accumulate],) for k in range(accumulate)]
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    trained = copy.deepcopy(model).to(memory_format=torch.contiguous_format) if sharded else model  # FSDP takes no other layout
+    optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True)
+    wrapped, optimizer = accelerator.prepare(trained, optimizer)
+    parameters = [p for p in trained.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters] if ema else None
     scaled = accelerator.scaler is not None  # half precision with loss scaling
     start, rows = restore(folder, parameters, optimizer.optimizer, average, accelerator.scaler)
     starts = accelerator.gather(torch.tensor([start], device=accelerator.device)).tolist()
     if len(set(starts)) > 1:
         raise CheckpointError(f"the processes found checkpoints of different steps {starts} in {folder}: give all machines one folder of runs")
-    model.train()
+    bring_back(parameters, model, trained)
+    trained.train()
     yield from list(rows)
     logs, bad = [], torch.zeros((), device=accelerator.device)
     for step in range(start, steps):
@@ -93,7 +98,7 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
                 loss, log = loss_at(wrapped, step, *part)
                 accelerator.backward(loss * share)  # over processes gradients are averaged, and the loss is a sum
             values = values + torch.stack([v.detach().float() for v in (loss, *log.values())])
-        norm = accelerator.clip_grad_norm_(parameters, clip)
+        norm = whole(accelerator.clip_grad_norm_(parameters, clip))
         logs.append(torch.cat([values, norm[None]]))
         due = (step + 1) % log_every == 0 or step + 1 == steps
         if due or scaled or loss.device.type == "cpu":  # elsewhere a look at every step would make the processor wait for the device
@@ -102,7 +107,7 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
             wrong = ~table[:, :-1 if scaled else None].isfinite().all(1)  # a scaled gradient may overflow: the scaler skips that step
             if wrong.any():
                 first = step + 1 - len(logs) + int(wrong.nonzero()[0])
-                blamed = getattr(loss_at, "blame", lambda *_: "")(model, first)
+                blamed = getattr(loss_at, "blame", lambda *_: "")(trained, first)
                 raise NotFinite(f"loss or gradient is not finite at step {first}{blamed}; the weights are those before it: correct the data or lower lr")
         if not scaled:
             bad = torch.maximum(bad, (~norm.isfinite()).float())
@@ -118,14 +123,38 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
                          **dict(zip(log, mean[1:-1], strict=True))})
             logs = []
             accelerator.log({k: v for k, v in rows[-1].items() if k != "step"}, step=step + 1)
-        if folder and ((step + 1) % save_every == 0 or step + 1 == steps) and accelerator.is_main_process:
-            checkpoint(folder, step + 1, parameters, optimizer.optimizer, average, rows, accelerator.scaler)
+        if folder and ((step + 1) % save_every == 0 or step + 1 == steps) and (accelerator.is_main_process or sharded):
+            bring_back(parameters, model, trained)
+            checkpoint(folder if accelerator.is_main_process else None, step + 1, parameters, optimizer.optimizer, average, rows, accelerator.scaler)
         if due:
             yield rows[-1]
     if ema:
         with torch.no_grad():
-            torch._foreach_copy_(parameters, average)
+            for p, averaged in zip(parameters, average, strict=True):
+                p.copy_(averaged)
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()
+    bring_back(parameters, model, trained)
+    model.eval()
+
+
+def whole(tensor):
+    """A tensor whose parts may lie on several devices; every process must ask for it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def part_of(tensor, like):
+    """Of a whole tensor what this process holds of `like`."""
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None) if hasattr(like, "full_tensor") else tensor
+
+
+@torch.no_grad()
+def bring_back(parameters, model, trained):
+    """Copy sharded `parameters` into the whole `model`, where that is not the one in training."""
+    if model is not trained:
+        for p, q in zip(parameters, (q for q in model.parameters() if q.requires_grad), strict=True):
+            q.copy_(whole(p.detach()))
 
 
 def write(tensors, path, about=None):
@@ -142,11 +171,17 @@ def write(tensors, path, about=None):
 
 
 def checkpoint(folder, step, parameters, optimizer, average, rows, scaler=None):
-    """Weights, AdamW moments, averaged weights and log rows after `step` steps as one safetensors file, written atomically; the last KEPT remain."""
+    """Weights, AdamW moments, averaged weights and log rows after `step` steps as one safetensors file, written atomically; the last KEPT remain.
+
+    With sharded weights every process calls this, all but one with folder None.
+    """
     tensors = {f"p{i}": p.detach() for i, p in enumerate(parameters)}
     tensors |= {f"a{i}": p for i, p in enumerate(average or ())}
     for i, p in enumerate(parameters):
         tensors |= {f"{k}{i}": v for k, v in optimizer.state[p].items()}
+    tensors = {k: whole(v).cpu() for k, v in tensors.items()}
+    if folder is None:
+        return
     path = Path(folder) / f"checkpoint-{step:08d}.safetensors"
     about = {"step": step, "rows": rows, "scaler": scaler.state_dict() if scaler else None}
     write(tensors, path, {k: json.dumps(v) for k, v in about.items()})
@@ -166,12 +201,12 @@ def restore(folder, parameters, optimizer, average, scaler=None):
             if [file.get_slice(f"p{i}").get_shape() for i in range(sum(n[0] == "p" for n in names))] != [list(p.shape) for p in parameters]:
                 raise CheckpointError(f"{path} is of another model (its weights have other shapes): remove it, or give the model it belongs to")
             for i, p in enumerate(parameters):
-                p.copy_(file.get_tensor(f"p{i}"))
+                p.copy_(part_of(file.get_tensor(f"p{i}"), p))
                 if f"step{i}" in names:  # fused AdamW walks memory, so the moments must lie as the weights do
-                    moments = {k: torch.empty_like(p).copy_(file.get_tensor(f"{k}{i}")) for k in ("exp_avg", "exp_avg_sq")}
+                    moments = {k: torch.empty_like(p).copy_(part_of(file.get_tensor(f"{k}{i}"), p)) for k in ("exp_avg", "exp_avg_sq")}
                     optimizer.state[p] = {"step": file.get_tensor(f"step{i}").to(p.device), **moments}
                 if average:
-                    average[i].copy_(file.get_tensor(f"a{i}"))
+                    average[i].copy_(part_of(file.get_tensor(f"a{i}"), p))
             about = {k: json.loads(v) for k, v in file.metadata().items() if k in ("step", "rows", "scaler")}
             if scaler and about["scaler"]:
                 scaler.load_state_dict(about["scaler"])
