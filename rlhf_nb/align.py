@@ -259,7 +259,7 @@ def main(settings):
     with engine.main_process_first():
         run = runs.Run("align", settings, needs=NEEDS)
     pipe, quiet = diffusion.load(settings.pipeline), not engine.is_main_process
-    score = reward.scorer(settings.scorer, run.read("reward", "model"), settings.clip)
+    score = reward.scorer(settings.scorer, run.read("reward", "model"), reward.Clip(settings.clip))
     with tqdm(desc="encoded", disable=quiet) as bar:
         model_data, rewards, pre_data, stream = material(run, pipe, score, engine, bar.update)
     left_out = ", ".join(f"{n} {why}" for why, n in stream.skipped.items()) or "none"

@@ -136,25 +136,75 @@ def sampling(pipe, sentences, steps, batch, rounds, few=4):
     return {"ours": seconds["ours"] / batch, "stock": seconds["stock"] / few}
 
 
-def growth(pipe, count, batch=64, steps=10):
-    """Encode `count` pictures to disk and train on them: (seconds an image, seconds a step, peak MiB of this process' own memory)."""
+def growth(pipe, count, few=1000, batch=64, rounds=20):
+    """What `count` pictures cost beside `few`, turn about: {"encoding": s an image, "step": s, "memory": peak MiB of this process' own}, (few, count) each."""
     import tempfile
 
     some = np.random.default_rng(0).integers(0, 255, (1024, 64, 64, 3), dtype=np.uint8)
-    pairs = ((np.roll(some[i % 1024], i // 1024, 0), f"Scene {i % 2000}.") for i in range(count))  # no two shards alike
-    peak, device = [], pipe.unet.device
+    device, empty, unet = pipe.unet.device, diffusion.encode_prompts(pipe, [""])[0][0], copy.deepcopy(pipe.unet).requires_grad_(True)
+    shards, small, peaks = iter(range(1_000_000)), [], []
+
+    def pairs(n):  # no two shards alike
+        return ((np.roll(some[i % 1024], i // 1024, 0), f"Scene {i % 2000}.") for i in range(n))
 
     def own():
-        peak.append(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024)
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
 
-    with tempfile.TemporaryDirectory() as cache:
-        made = []
-        encoding = clock(device, lambda: made.append(align.encode(pipe, pairs, cache, progress=lambda _: own())))
-        loss_at = align.Eq2(pipe.scheduler, diffusion.encode_prompts(pipe, [""])[0][0], made[0], None, batch=(batch, 0), beta=0.0, drop=0.0, seed=0,
-                            weight=torch.ones(count))
-        unet, step = copy.deepcopy(pipe.unet).requires_grad_(True), iter(range(steps))
-        training = statistics.median(clock(device, lambda: (loss_at(unet, next(step))[0].backward(), own())) for _ in range(steps))
-    return encoding / count, training, max(peak)
+    def look(_):
+        peaks.append(own())
+        if next(shards) % 16 == 0:
+            with tempfile.TemporaryDirectory() as folder:
+                small.append(clock(device, lambda: align.encode(pipe, pairs(few), folder)) / few)
+
+    def stepper(encoded):
+        loss_at = align.Eq2(pipe.scheduler, empty, encoded, None, batch=(batch, 0), beta=0.0, drop=0.0, seed=0, weight=torch.ones(len(encoded)))
+        steps = iter(range(1_000_000))
+        return lambda: (loss_at(unet, next(steps))[0].backward(), peaks.append(own()))
+
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as cache:
+        little = stepper(align.encode(pipe, pairs(few), first))
+        clock(device, lambda: [little() for _ in range(4)])
+        before, made = max(peaks), []
+        whole = clock(device, lambda: made.append(align.encode(pipe, pairs(count), cache, progress=look)))
+        seconds = alternating(device, {"few": little, "count": stepper(made[0])}, rounds)
+    return {"encoding": (statistics.median(small), (whole - sum(small) * few) / count), "step": (seconds["few"], seconds["count"]),
+            "memory": (before, max(peaks))}
+
+
+def grown(pipe, count):
+    """Print and return what `growth` finds."""
+    print(LINE.format("as a set of images grows", "ratio", f"{count}", "1000"))
+    rows = [{"what": what, "images": count, "ratio": many / few, "many": many, "few": few} for what, (few, many) in growth(pipe, count).items()]
+    for row, unit, scale in zip(rows, ("ms an image", "ms a step", "MiB of its own"), (1e3, 1e3, 1), strict=True):
+        print(LINE.format(f"{row['what']}, {unit}", f"{row['ratio']:.2f}", f"{row['many'] * scale:.2f}", f"{row['few'] * scale:.2f}"))
+    return rows
+
+
+def against_stock(pipe, options):
+    """Print and return the ratios of training, for every precision and batch, and of sampling."""
+    device = pipe.unet.device
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    images = np.random.default_rng(0).integers(0, 255, (max(options.batches) * 2, side, side, 3), dtype=np.uint8)
+    rows, sentences = [], [f"Two green {w} in the sea." for w in ("stars", "cats", "hearts", "flags")] * (len(images) // 4 + 1)
+    print(LINE.format("against the stock way", "ratio", "ours", "stock"))
+    for precision in options.precisions:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+        ceiling = matmul_ceiling(device, dtype, 8192 if device.type == "cuda" else 1024)
+        for batch in options.batches:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            seconds, flops, peak = training(pipe, images, sentences[:len(images)], batch, precision, options.rounds, options.lora, tuple(options.extras))
+            row = {"what": "training", "precision": precision, "batch": batch, "ratio": seconds["stock"] / seconds["ours"], "ours": batch / seconds["ours"],
+                   "stock": batch / seconds["stock"], "of_ceiling": flops / seconds["ours"] / ceiling,
+                   "peak_gib": peak}
+            rows.append(row)
+            print(LINE.format(f"training, samples/s, {precision}, batch {batch}", f"{row['ratio']:.2f}", f"{row['ours']:.1f}", f"{row['stock']:.1f}"),
+                  f" {row['of_ceiling']:.0%} of the matmul ceiling ({ceiling / 1e9:.0f} GFLOP/s)")
+    seconds = sampling(pipe, sentences, options.steps, 64, max(1, options.rounds // 2))
+    row = {"what": "sampling", "batch": 64, "ratio": seconds["stock"] / seconds["ours"], "ours": 1 / seconds["ours"], "stock": 1 / seconds["stock"]}
+    rows.append(row)
+    print(LINE.format(f"sampling, images/s, {options.steps} steps, batch 64", f"{row['ratio']:.2f}", f"{row['ours']:.2f}", f"{row['stock']:.2f}"))
+    return rows
 
 
 def main():
@@ -167,42 +217,18 @@ def main():
     parser.add_argument("--extras", nargs="*", default=[], choices=["checkpointing", "compile"])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--growth", type=int, nargs="+", default=[], help="numbers of toy images whose cost and memory are compared, instead of the rest")
+    parser.add_argument("--growth", type=int, metavar="N", help="compare cost and memory of N images with those of 1000, instead of the rest")
     parser.add_argument("--record", help="also write the figures to this JSON file")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.sd15 and device.type != "cuda":
         parser.exit(1, "error: Stable Diffusion v1.5's size wants a GPU and none is here: leave --sd15 out to measure the toy model\n")
     pipe = random_sd15(device) if options.sd15 else diffusion.load(options.pipeline)
-    for count in options.growth:
-        encoding, step, memory = growth(pipe, count)
-        print(f"{count:>8} images: {encoding * 1e3:.2f} ms an image encoded, {step * 1e3:.0f} ms a step, {memory:.0f} MiB of own memory")
-    if options.growth:
-        return
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    images = np.random.default_rng(0).integers(0, 255, (max(options.batches) * 2, side, side, 3), dtype=np.uint8)
-    sentences = [f"Two green {w} in the sea." for w in ("stars", "cats", "hearts", "flags")] * (len(images) // 4 + 1)
     found = {"device": torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads", "date": time.strftime("%Y-%m-%d"),
-             "versions": {p: metadata.version(p) for p in ("torch", "diffusers", "accelerate")}, "rows": [],
+             "versions": {p: metadata.version(p) for p in ("torch", "diffusers", "accelerate")},
+             "rows": grown(pipe, options.growth) if options.growth else against_stock(pipe, options),
              "command": " ".join(["python -m rlhf_nb.benchmark", *sys.argv[1:]])}
-    print(LINE.format(f"{found['device']}, {found['date']}", "ratio", "ours", "stock"))
-    for precision in options.precisions:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-        ceiling = matmul_ceiling(device, dtype, 8192 if device.type == "cuda" else 1024)
-        for batch in options.batches:
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            seconds, flops, peak = training(pipe, images, sentences[:len(images)], batch, precision, options.rounds, options.lora, tuple(options.extras))
-            row = {"what": "training", "precision": precision, "batch": batch, "ratio": seconds["stock"] / seconds["ours"], "ours": batch / seconds["ours"],
-                   "stock": batch / seconds["stock"], "of_ceiling": flops / seconds["ours"] / ceiling,
-                   "peak_gib": peak}
-            found["rows"].append(row)
-            print(LINE.format(f"training, samples/s, {precision}, batch {batch}", f"{row['ratio']:.2f}", f"{row['ours']:.1f}", f"{row['stock']:.1f}"),
-                  f" {row['of_ceiling']:.0%} of the matmul ceiling ({ceiling / 1e9:.0f} GFLOP/s)")
-    seconds = sampling(pipe, sentences, options.steps, 64, max(1, options.rounds // 2))
-    row = {"what": "sampling", "batch": 64, "ratio": seconds["stock"] / seconds["ours"], "ours": 1 / seconds["ours"], "stock": 1 / seconds["stock"]}
-    found["rows"].append(row)
-    print(LINE.format(f"sampling, images/s, {options.steps} steps, batch 64", f"{row['ratio']:.2f}", f"{row['ours']:.2f}", f"{row['stock']:.2f}"))
+    print(f"{found['device']}, {found['date']}")
     if options.record:
         with open(options.record, "w") as file:
             json.dump(found, file, indent=1)

@@ -70,10 +70,9 @@ class Detector:
         diffusion.quiet()
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-        model, report = diffusion.loading(AutoModelForZeroShotObjectDetection, detector, use_safetensors=True, output_loading_info=True)
+        model = diffusion.network(AutoModelForZeroShotObjectDetection, detector, use_safetensors=True)
         self.processor = diffusion.loading(AutoProcessor, detector)
         faults = {"is neither OWL-ViT nor OWLv2": model.config.model_type not in ("owlvit", "owlv2"),  # the others take sentences in another form
-                  "lacks some weights": report["missing_keys"],  # the library would leave them random
                   "lacks its vocabulary": len(self.processor.tokenizer) < model.config.text_config.vocab_size}  # all nouns would look alike
         if any(faults.values()):
             raise diffusion.ModelError(f"{detector!r} {' and '.join(k for k, v in faults.items() if v)}: give a whole folder of such a model or a hub name")

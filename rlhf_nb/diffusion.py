@@ -29,6 +29,15 @@ def loading(cls, name, **options):
                          "(git checkout, or notebook A1_pretrain for the toy model) or give another folder or hub name") from error
 
 
+def network(cls, name, **options):
+    """`loading` of a network whose weights are all there; the libraries would leave a missing one random."""
+    model, report = loading(cls, name, output_loading_info=True, **options)
+    if report["missing_keys"]:
+        part = options.get("subfolder", "model")
+        raise ModelError(f"the {part} in {name!r} lacks {len(report['missing_keys'])} weights: restore the folder or give another folder or hub name")
+    return model
+
+
 def quiet():
     """No bars or loading reports from the two libraries: errors still show."""
     import diffusers
@@ -42,13 +51,16 @@ def quiet():
 def load(name):
     """A diffusers pipeline of Stable Diffusion's architecture, frozen, without the safety checker, silent, in eval mode."""
     import diffusers
+    from transformers import CLIPTextModel
 
     quiet()
     where = Path(config.place(name))
     missing = [p for p in PARTS if where.is_dir() and not (where / p).exists()]
     if missing:
         raise ModelError(f"{name!r} has no {', '.join(missing)}: not a whole Stable Diffusion folder; restore it or give another")
-    pipe = loading(diffusers.StableDiffusionPipeline, name, safety_checker=None, requires_safety_checker=False, use_safetensors=True)
+    kinds = {"vae": diffusers.AutoencoderKL, "text_encoder": CLIPTextModel, "unet": diffusers.UNet2DConditionModel}
+    parts = {part: network(kind, name, subfolder=part, use_safetensors=True) for part, kind in kinds.items()}
+    pipe = loading(diffusers.StableDiffusionPipeline, name, **parts, safety_checker=None, requires_safety_checker=False)
     flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": pipe.scheduler.config.get("shift", 1.0)}
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, **(flow if "FlowMatch" in type(pipe.scheduler).__name__ else {}))
     if len(pipe.tokenizer) > pipe.text_encoder.config.vocab_size:
@@ -205,7 +217,7 @@ def load_unet(folder, pipe):
             cause = str(error).splitlines()[0][:150]
             raise ModelError(f"the adapters in {folder} do not fit the pipeline's U-Net ({cause}): they are of different models") from error
         return unet.eval().requires_grad_(False)
-    unet = loading(UNet2DConditionModel, folder).float().eval().requires_grad_(False)
+    unet = network(UNet2DConditionModel, folder).float().eval().requires_grad_(False)
     for name in ("in_channels", "sample_size", "cross_attention_dim"):
         if unet.config[name] != pipe.unet.config[name]:
             raise ModelError(f"the U-Net in {folder} has {name} {unet.config[name]}, the pipeline {pipe.unet.config[name]}: they are of different models")

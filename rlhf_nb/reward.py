@@ -18,10 +18,7 @@ class Clip:
         diffusion.quiet()
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-        model, report = diffusion.loading(CLIPModel, name, output_loading_info=True)
-        if report["missing_keys"]:  # the library would leave them random
-            raise diffusion.ModelError(f"the CLIP in {name!r} lacks {len(report['missing_keys'])} weights: restore the folder or give another")
-        self.model = model.float().eval().requires_grad_(False)
+        self.model = diffusion.network(CLIPModel, name, use_safetensors=True).float().eval().requires_grad_(False)
         self.tokenizer = diffusion.loading(CLIPTokenizer, name)
         self.processor = diffusion.loading(CLIPImageProcessor, name)
         self.width = self.model.config.projection_dim
@@ -76,8 +73,8 @@ def similarity(clip):
 
 
 def scorer(name, folder, clip):
-    """The reward called `name`: "learnt" is the saved one in `folder`, "similarity" that of `clip`, anything else a scorer's folder or hub name."""
-    return load(folder, Clip(clip)) if name == "learnt" else similarity(Clip(clip if name == "similarity" else name))
+    """The reward called `name`: "learnt" is the saved one in `folder`, "similarity" that of `clip` (a Clip), anything else a scorer's folder or hub name."""
+    return load(folder, clip) if name == "learnt" else similarity(clip if name == "similarity" else Clip(name))
 
 
 class Head(nn.Module):

@@ -6,6 +6,7 @@
 Which points there are is written in notebooks/sweeps.yaml; `make sweeps` runs what is missing.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from . import align, config, diffusion, evaluate, judge, prompts, reward, runs, train
 
-MEASURES = ("frechet", "reward", "vendi", "diversity", "plausible", "saturated", "duplicated", "purity", "labels", "images", "seconds")
+MEASURES = ("frechet", "reward", "vendi", "diversity", "saturated", "duplicated", "purity", "labels", "images", "seconds")
 HERE = Path(config.__file__).parents[1]
 RECORD, SWEEPS = HERE / "book" / "records" / "study.csv", HERE / "notebooks" / "sweeps.yaml"
 
@@ -116,7 +117,7 @@ def measure(pipe, unet, reader, score, rows, settings):
         number = hits.pop("number")
         yield {"guidance": guidance, "n": n, **{a: float(h.mean()) for a, h in hits.items()}, "reward": float(score(images, asked.prompt.tolist()).mean()),
                "frechet": evaluate.frechet(real, fake), "frechet_error": evaluate.frechet_error(real, fake), "vendi": evaluate.vendi(fake),
-               "diversity": evaluate.diversity(fake, groups) if settings.repeats > 1 else np.nan, "plausible": float(evaluate.plausible(real, fake).mean()),
+               "diversity": evaluate.diversity(fake, groups) if settings.repeats > 1 else np.nan,
                "saturated": float((evaluate.saturation(images) > limit).mean()), "duplicated": float(judge.duplicated(number, wants).mean()),
                "hits": "".join(".x"[int(h)] for h in hits["all"])}
 
@@ -135,7 +136,8 @@ def main(settings):
         weight = weigh(run, known, pictures, clip)
         power = weight**settings.coefficient * (weight > 0)
         about = {"purity": float(power[pictures.rows.truth > 0.5].sum() / power.sum()),   # share of the weight on truly right images
-                 "labels": int(known.rows.label.notna().sum()), "images": int((weight > 0).sum())}
+                 "labels": int(known.rows.label.notna().sum()) if settings.arm in ("reward", "shuffled", "labels") else 0,
+                 "images": settings.kept or len(weight)}
         with tqdm(total=settings.updates, desc=f"{settings.arm} {settings.seed}") as bar:
             unet = tuned(run, pipe, pictures, weight, lambda step: bar.update(step - bar.n))
     score, rows = reward.load(run.read("reward", "model"), clip), []
@@ -156,6 +158,12 @@ def make(scale, name):
             main(config.settings("study", **given))
 
 
+def basis(scale):
+    """What the points of a scale rest on, in 12 characters alike on all machines: the prompts, and the settings behind images, labels and reward."""
+    chosen = [runs.manifest(scale, stage)["settings"] for stage in ("generate", "feedback", "reward")]
+    return hashlib.sha256(json.dumps([runs.digest(runs.root() / scale / "prompts" / "prompts.csv"), chosen], sort_keys=True).encode()).hexdigest()[:12]
+
+
 def finished(scale):
     """The rows of every point that this machine's runs hold, with where and when they were made; points of an older reward are left out."""
     found = []
@@ -165,7 +173,7 @@ def finished(scale):
         except runs.ArtifactError:
             continue
         found.append(runs.table(path, ("settings", "split", "hits")).assign(
-            made=made["finished"][:10], device=made["device"], seconds=made["seconds"], asked=made["inputs"]["prompts"][:12]))
+            made=made["finished"][:10], device=made["device"], seconds=made["seconds"], asked=basis(scale)))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
@@ -175,7 +183,7 @@ def settings_of(rows):
 
 
 def record(scale="toy"):
-    """Add every finished point to the record, in place of earlier rows of the same point; rows that were asked other prompts go. A JSON beside it says how."""
+    """Add every finished point to the record, in place of earlier rows of the same point; rows of another `basis` go. A JSON beside it says how."""
     new, old = finished(scale), runs.table(RECORD, ("settings", "split", "asked")) if RECORD.exists() else pd.DataFrame(columns=["asked"])
     if not len(new):
         raise runs.ArtifactError(f"no finished point at scale {scale!r} to record: run `make sweeps` first")
@@ -190,21 +198,23 @@ def record(scale="toy"):
 
 def sweep(scale, name):
     """The rows of sweep `name`, the record's and those of this machine's runs, with a column for every setting; and a sentence on what is there."""
-    wanted = config.points(SWEEPS, scale, [name])
-    kept = runs.table(RECORD, ("settings", "split", "hits")) if RECORD.exists() else pd.DataFrame()
+    wanted, other = config.points(SWEEPS, scale, [name]), 0
+    kept = runs.table(RECORD, ("settings", "split", "hits", "asked")) if RECORD.exists() else pd.DataFrame()
     parts = [part.assign(source=source) for part, source in ((kept, "recorded"), (finished(scale), "this run")) if len(part)]
-    rows = pd.DataFrame(columns=["key", "split", "guidance", "source", "hits", *config.Study.__dataclass_fields__])
+    rows = pd.DataFrame(columns=["key", "split", "guidance", "source", "hits", *prompts.ATTRIBUTES, *MEASURES, *config.Study.__dataclass_fields__])
     if parts:
         rows = pd.concat(parts, ignore_index=True)
         given = settings_of(rows)
         told = pd.DataFrame([config.as_dict(g) for g in given], rows.index).drop(columns=["splits", "guidances", "scale", "prompts"])
         rows = rows.drop(columns="settings").join(told).assign(key=[config.key(g) for g in given])
         rows = rows[rows.key.isin(wanted)].drop_duplicates(["key", "split", "guidance", "source"], keep="last")
-    here = rows.key.nunique()
-    said = f"{here} of the {len(wanted)} points of sweep *{name}* are here"
+        same = rows.asked == (basis(scale) if len(rows) else "")
+        other, rows = (~same).sum(), rows[same].copy()
+        rows.loc[rows.arm == "constant", "coefficient"] = 0.0  # one weight for all is any weight to the power 0
+    said = f"{rows.key.nunique()} of the {len(wanted)} points of sweep *{name}* (`make sweeps sweep={name}`) are here"
     for source, of in rows.groupby("source"):
         said += f"; {source}: {of.key.nunique()}" + f" ({', '.join(sorted(set(of.made)))}; {', '.join(sorted(set(of.device)))})" * (source == "recorded")
-    return rows, said + (f". `make sweeps sweep={name}` makes {'the others' if here else 'them'}." if here < len(wanted) else ".")
+    return rows, said + f"; {other} rows are left out, for they rest on other prompts, images or labels" * bool(other) + "."
 
 
 def per_prompt(row):
@@ -216,14 +226,16 @@ def per_prompt(row):
 def effects(rows, by, against=None):
     """For every value of the settings `by`, split, guidance and source: what all seeds' models reach, and how far they are from the base model.
 
-    The difference is taken prompt by prompt. `against`, a query like "arm == 'constant'", takes the mean of those rows in the base model's place.
-    Adds Holm's correction over all lines of one split and source.
+    The difference is taken prompt by prompt, from rows of the same source where there are some. `against`, a query like "arm == 'constant'", takes the
+    mean of those rows in the base model's place. Adds Holm's correction over all lines of one source.
     """
     table, other = [], "arm == 'none'" if against is None else against
     for values, part in rows[rows.arm != "none"].groupby([*by, "split", "guidance", "source"], sort=False):
         rivals = rows.query(other).query("split == @part.split.iloc[0] and guidance == @part.guidance.iloc[0]")
         if not len(rivals):
             continue
+        own = rivals[rivals.source == part.source.iloc[0]]
+        rivals = own if len(own) else rivals
         rival = np.mean([per_prompt(r) for r in rivals.itertuples()], 0)
         share = np.stack([per_prompt(r) for r in part.itertuples()])
         means = {c: part[c].mean() for c in MEASURES if c in part}
@@ -232,7 +244,24 @@ def effects(rows, by, against=None):
         table.append({**names, "share": share.mean(), **evaluate.over_seeds(share - rival), **means, "ratio": ratio})
     columns = [*by, "split", "guidance", "source", "share", *evaluate.over_seeds([[0, 0]]), *MEASURES, "ratio"]
     table = pd.DataFrame(table, columns=columns)
-    return table.assign(holm=table.groupby(["split", "source"]).p.transform(lambda p: evaluate.holm(p.to_numpy())))
+    return table.assign(holm=table.groupby("source").p.transform(lambda p: evaluate.holm(p.to_numpy())))
+
+
+def pairs(rows, more, less):
+    """Tuned points `more` beside those `less` (both queries) of the same seed, split and guidance, whose columns end in "_less"; the record's if it has any."""
+    tuned = rows[rows.arm != "none"]  # the base model's settings mean nothing
+    for _, of in tuned.groupby("source"):
+        found = of.query(more).merge(of.query(less), on=["seed", "split", "guidance"], suffixes=("", "_less"))
+        if len(found):
+            return found
+    return tuned.head(0)
+
+
+def between(rows, more, less):
+    """What points `more` reach above points `less`, prompt by prompt and seed by seed, as `evaluate.over_seeds`; None where there is no such pair."""
+    found = pairs(rows, more, less)
+    each = [per_prompt(r) - per_prompt(r._replace(hits=r.hits_less)) for r in found.itertuples()]
+    return evaluate.over_seeds(np.stack(each)) if each else None
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def test_benchmark_prints_ratios_and_records_them(tmp_path):
     assert [r["what"] for r in rows] == ["training", "sampling"] and all(r["ours"] > 0 and r["ratio"] == pytest.approx(r["ours"] / r["stock"]) for r in rows)
     assert "of the matmul ceiling" in done.stdout
     grown = subprocess.run([sys.executable, "-m", "rlhf_nb.benchmark", "--growth", "40"], cwd=ROOT, capture_output=True, text=True)
-    assert "MiB of own memory" in grown.stdout, grown.stderr[-2000:]
+    assert "MiB of its own" in grown.stdout, grown.stderr[-2000:]
 
 
 def test_the_true_size_without_a_gpu_says_so():

@@ -1,6 +1,7 @@
 """The shipped bundle through stock classes, sampling, encoding, and every bad folder in one sentence."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,15 +98,18 @@ def test_damaged_judge_and_reward(tmp_path):
         reward.load(tmp_path, reward.Clip("toy/clip"))
 
 
-def test_a_clip_that_lacks_weights_is_refused(tmp_path):
+@pytest.mark.parametrize("part", ["clip", "pipeline/text_encoder", "pipeline/unet", "pipeline/vae"])
+def test_a_model_that_lacks_a_weight_is_refused(tmp_path, part):
+    """The libraries would leave it random, and everything would run."""
     from safetensors.torch import load_file, save_file
 
-    shutil.copytree(TOY / "clip", tmp_path / "clip")
-    weights = load_file(tmp_path / "clip/model.safetensors")
-    del weights["visual_projection.weight"]
-    save_file(weights, tmp_path / "clip/model.safetensors", {"format": "pt"})
+    shutil.copytree(TOY / part.split("/")[0], tmp_path / "model")
+    file = next((tmp_path / "model" / Path(part).relative_to(part.split("/")[0])).glob("*.safetensors"))
+    weights = load_file(file)
+    del weights[sorted(weights)[0]]
+    save_file(weights, file, {"format": "pt"})
     with pytest.raises(diffusion.ModelError, match="lacks 1 weights"):
-        reward.Clip(str(tmp_path / "clip"))
+        (reward.Clip if part == "clip" else diffusion.load)(str(tmp_path / "model"))
 
 
 def test_reward_saves_and_scores_the_same(tmp_path):
@@ -153,7 +157,8 @@ def test_one_signature_for_every_reward(tmp_path):
     clip.tokenizer.save_pretrained(tmp_path / "scorer")
     clip.processor.save_pretrained(tmp_path / "scorer")
     images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
-    learnt, same, other = (reward.scorer(n, tmp_path / "ours", "toy/clip")(images, PROMPTS) for n in ("learnt", "similarity", str(tmp_path / "scorer")))
+    shipped = reward.Clip("toy/clip")
+    learnt, same, other = (reward.scorer(n, tmp_path / "ours", shipped)(images, PROMPTS) for n in ("learnt", "similarity", str(tmp_path / "scorer")))
     assert learnt.shape == same.shape == other.shape == (4,) and np.allclose(same, 1 - other, atol=1e-5)
     stock = CLIPModel.from_pretrained(tmp_path / "scorer").eval()
     inputs = clip.tokenizer(PROMPTS, padding=True, return_tensors="pt") | {"pixel_values": clip.processor(list(images), return_tensors="pt").pixel_values}

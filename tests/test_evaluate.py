@@ -58,6 +58,8 @@ def test_distances_to_real_scenes_know_same_from_other(scenes):
     assert evaluate.frechet(real, fresh) < evaluate.frechet(real, other)
     assert 0 < evaluate.frechet_error(real, fresh) < evaluate.frechet(real, other)
     assert evaluate.plausible(real, fresh).mean() > 0.85 > evaluate.plausible(real, other).mean()
+    ratio, low, high = evaluate.frechet_ratio(real, fresh, other, draws=20)
+    assert 1 < low < ratio < high and evaluate.frechet_ratio(real, fresh, fresh, draws=3) == (1, 1, 1)
 
 
 def test_vendi_counts_different_pictures(scenes):

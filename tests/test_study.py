@@ -121,10 +121,26 @@ def test_effects_by_hand():
     assert rival.difference.round(4).to_dict() == {"reward": -0.4167, "oracle": 0}
 
 
+def test_two_kinds_of_points_by_hand():
+    """The base model has the default settings on paper: it must not pass for a tuned point."""
+    rows = rows_of(("none", 0, "xxxxxx", 2.0), ("reward", 0, "xx.x..", 3.0), ("reward", 1, "xxxx..", 5.0)).assign(objects=[0, 0, 0])
+    narrow = rows_of(("reward", 0, "x.....", 1.0), ("reward", 1, "x.....", 1.0)).assign(objects=2)
+    gain = study.between(pd.concat([rows, narrow]), "objects == 0", "objects == 2")
+    assert gain["seeds"] == 2 and gain["difference"] == pytest.approx((2 / 6 + 3 / 6) / 2)
+    assert study.between(rows, "objects == 0", "objects == 2") is None and study.pairs(rows, "seed == 0", "seed == 0").frechet_less.tolist() == [3.0]
+
+
+def test_a_rival_is_of_the_same_source():
+    here, record = (rows_of(("none", 0, base, 2.0), ("reward", 0, "xxxxxx", 3.0)).assign(source=source)
+                    for base, source in (("......", "this run"), ("xxx...", "recorded")))
+    table = study.effects(pd.concat([here, record]), ["arm"]).set_index("source")
+    assert table.difference.to_dict() == {"this run": 1, "recorded": 0.5}
+
+
 def test_a_sweep_without_rows_says_so(runs_folder, monkeypatch, tmp_path):
     monkeypatch.setattr(study, "RECORD", tmp_path / "none.csv")
     rows, said = study.sweep("toy", "controls")
-    assert said == "0 of the 22 points of sweep *controls* are here. `make sweeps sweep=controls` makes them." and not len(study.effects(rows, ["arm"]))
+    assert said == "0 of the 22 points of sweep *controls* (`make sweeps sweep=controls`) are here." and not len(study.effects(rows, ["arm"]))
 
 
 @pytest.mark.slow
@@ -143,9 +159,13 @@ def test_the_record_keeps_the_newest_row_of_every_point(runs_folder, monkeypatch
     pd.DataFrame([{**of, "settings": one, "asked": "new"}, {**of, "settings": two, "asked": "old"}]).to_csv(study.RECORD, index=False)
     fresh = pd.DataFrame([{**of, "settings": one, "asked": "new", "hits": "xx"}])
     monkeypatch.setattr(study, "finished", lambda scale: fresh)
+    monkeypatch.setattr(study, "basis", lambda scale: "new")
     monkeypatch.setattr(runs, "manifest", lambda *_: dict.fromkeys(("inputs", "versions", "device", "finished"), ""))
     study.record()
     kept = pd.read_csv(study.RECORD)
     assert kept.hits.tolist() == ["xx"] and kept.settings.tolist() == [one]
     rows, said = study.sweep("toy", "controls")
     assert rows.source.tolist() == ["recorded", "this run"] and rows.arm.tolist() == ["reward"] * 2 and said.startswith("1 of the 22 points")
+    monkeypatch.setattr(study, "basis", lambda scale: "another")
+    rows, said = study.sweep("toy", "controls")
+    assert not len(rows) and said.endswith("2 rows are left out, for they rest on other prompts, images or labels.")
