@@ -162,7 +162,7 @@ def growth(pipe, count, few=1000, batch=64, rounds=20):
         return lambda: (loss_at(unet, next(steps))[0].backward(), peaks.append(own()))
 
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as cache:
-        little = stepper(align.encode(pipe, pairs(few), first))
+        little = stepper(align.encode(pipe, pairs(few), first, progress=lambda _: peaks.append(own())))
         clock(device, lambda: [little() for _ in range(4)])
         before, made = max(peaks), []
         whole = clock(device, lambda: made.append(align.encode(pipe, pairs(count), cache, progress=look)))

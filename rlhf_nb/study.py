@@ -18,6 +18,8 @@ import torch
 from . import align, config, diffusion, evaluate, judge, prompts, reward, runs, train
 
 MEASURES = ("frechet", "reward", "vendi", "diversity", "saturated", "duplicated", "purity", "labels", "images", "seconds")
+BEHIND = {"generate": ("seed", "guidance", "steps", "per_simple", "per_combination"), "feedback": ("seed", "raters", "careless", "aggregation"),
+          "reward": ("candidates", "updates", "lr", "hidden", "lam", "temperature", "batch")}  # settings of other stages that a point's rows rest on
 HERE = Path(config.__file__).parents[1]
 RECORD, SWEEPS = HERE / "book" / "records" / "study.csv", HERE / "notebooks" / "sweeps.yaml"
 
@@ -159,9 +161,9 @@ def make(scale, name):
 
 
 def basis(scale):
-    """What the points of a scale rest on, in 12 characters alike on all machines: the prompts, and the settings behind images, labels and reward."""
-    chosen = [runs.manifest(scale, stage)["settings"] for stage in ("generate", "feedback", "reward")]
-    return hashlib.sha256(json.dumps([runs.digest(runs.root() / scale / "prompts" / "prompts.csv"), chosen], sort_keys=True).encode()).hexdigest()[:12]
+    """What the points of a scale rest on, in 12 characters alike on all machines: prompts, base model, and the settings behind images, labels and reward."""
+    given = {stage: {name: runs.manifest(scale, stage)["settings"][name] for name in names} for stage, names in BEHIND.items()}
+    return hashlib.sha256(json.dumps([given, runs.manifest(scale, "generate")["inputs"]], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def finished(scale):

@@ -76,6 +76,8 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
         raise ValueError(f"a batch of {batch} cannot be split over {world} processes and {accumulate} micro-batches: lower either or raise the batch")
     parts = [()] if batch is None else [(torch.arange(batch)[rank::world][k::accumulate],) for k in range(accumulate)]
     trained = copy.deepcopy(model).to(memory_format=torch.contiguous_format) if sharded else model  # FSDP takes no other layout
+    if trained is not model and model._compiled_call_impl:
+        trained.compile()  # a copy does not inherit it
     optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True)
     wrapped, optimizer = accelerator.prepare(trained, optimizer)
     parameters = [p for p in trained.parameters() if p.requires_grad]
@@ -179,7 +181,10 @@ def checkpoint(folder, step, parameters, optimizer, average, rows, scaler=None):
     tensors |= {f"a{i}": p for i, p in enumerate(average or ())}
     for i, p in enumerate(parameters):
         tensors |= {f"{k}{i}": v for k, v in optimizer.state[p].items()}
-    tensors = {k: whole(v).cpu() for k, v in tensors.items()}
+    for name in list(tensors):
+        gathered = whole(tensors.pop(name))  # by all, and kept by one
+        if folder:
+            tensors[name] = gathered.cpu()
     if folder is None:
         return
     path = Path(folder) / f"checkpoint-{step:08d}.safetensors"
