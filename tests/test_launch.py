@@ -82,7 +82,7 @@ def test_two_processes_train_as_one_and_the_notebook_takes_over(smoke, tmp_path,
                     "--cwd", "notebooks", "-k", "python3", "--no-progress-bar"], cwd=ROOT, check=True, capture_output=True,
                    env={**os.environ, "RLHF_NB_RUNS": str(tmp_path / "2")})
     log = runs.table(tmp_path / "2/smoke/align/log.csv", ("step", "loss"))
-    assert log.loss.tolist() == [row["loss"] for row in ended[2][0]]  # it found the two processes' run and went on from its end
+    assert log.loss.tolist() == [row["loss"] for row in ended["2"][0]]  # it found the two processes' run and went on from its end
 
 
 def test_two_processes_draw_what_one_does(smoke, tmp_path):
