@@ -137,7 +137,7 @@ def sampling(pipe, sentences, steps, batch, rounds, few=4):
 
 
 def growth(pipe, count, few=1000, batch=64, rounds=20):
-    """What `count` pictures cost beside `few`, turn about: {"encoding": s an image, "step": s, "memory": peak MiB of this process' own}, (few, count) each."""
+    """What `count` pictures cost beside `few`, turn about: {"encoding": ms an image, "step": ms, "memory": peak MiB of this process' own}, (few, count) each."""
     import tempfile
 
     some = np.random.default_rng(0).integers(0, 255, (1024, 64, 64, 3), dtype=np.uint8)
@@ -167,16 +167,18 @@ def growth(pipe, count, few=1000, batch=64, rounds=20):
         before, made = max(peaks), []
         whole = clock(device, lambda: made.append(align.encode(pipe, pairs(count), cache, progress=look)))
         seconds = alternating(device, {"few": little, "count": stepper(made[0])}, rounds)
-    return {"encoding": (statistics.median(small), (whole - sum(small) * few) / count), "step": (seconds["few"], seconds["count"]),
-            "memory": (before, max(peaks))}
+    return {"encoding": (1e3 * statistics.median(small), 1e3 * (whole - sum(small) * few) / count),
+            "step": (1e3 * seconds["few"], 1e3 * seconds["count"]), "memory": (before, max(peaks))}
 
 
 def grown(pipe, count):
     """Print and return what `growth` finds."""
     print(LINE.format("as a set of images grows", "ratio", f"{count}", "1000"))
-    rows = [{"what": what, "images": count, "ratio": many / few, "many": many, "few": few} for what, (few, many) in growth(pipe, count).items()]
-    for row, unit, scale in zip(rows, ("ms an image", "ms a step", "MiB of its own"), (1e3, 1e3, 1), strict=True):
-        print(LINE.format(f"{row['what']}, {unit}", f"{row['ratio']:.2f}", f"{row['many'] * scale:.2f}", f"{row['few'] * scale:.2f}"))
+    units = {"encoding": "ms an image", "step": "ms", "memory": "MiB of its own"}
+    rows = [{"what": f"{what}, {units[what]}", "images": count, "ratio": many / few, "many": many, "few": few}
+            for what, (few, many) in growth(pipe, count).items()]
+    for row in rows:
+        print(LINE.format(row["what"], f"{row['ratio']:.2f}", f"{row['many']:.2f}", f"{row['few']:.2f}"))
     return rows
 
 
