@@ -137,7 +137,7 @@ def sampling(pipe, sentences, steps, batch, rounds, few=4):
 
 
 def growth(pipe, count, few=1000, batch=64, rounds=20):
-    """What `count` pictures cost beside `few`, turn about: {"encoding": ms an image, "step": ms, "memory": peak MiB of this process' own}, (few, count) each."""
+    """What `count` pictures cost beside `few`, turn about: {"encoding": ms an image, "step": ms, "memory": peak MiB of its own}, (few, count) each."""
     import tempfile
 
     some = np.random.default_rng(0).integers(0, 255, (1024, 64, 64, 3), dtype=np.uint8)
