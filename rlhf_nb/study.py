@@ -175,8 +175,8 @@ def finished(scale):
         except runs.ArtifactError:
             continue
         found.append(runs.table(path, ("settings", "split", "hits")).assign(
-            made=made["finished"][:10], device=made["device"], seconds=made["seconds"], asked=basis(scale)))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+            made=made["finished"][:10], device=made["device"], seconds=made["seconds"]))
+    return pd.concat(found, ignore_index=True).assign(asked=basis(scale)) if found else pd.DataFrame()
 
 
 def settings_of(rows):

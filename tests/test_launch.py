@@ -72,10 +72,10 @@ def test_two_processes_train_as_one_and_the_notebook_takes_over(smoke, tmp_path,
         assert all(abs(one[k] - other[k]) <= 1e-5 * abs(one[k]) for k in ("loss", "model", "pre") for other in others), (one, others)
     for same in zip(*(weights for _, weights in ended.values()), strict=True):
         assert max(float((same[0] - other).abs().max()) for other in same[1:]) < 2e-4
-    looks = [np.load(tmp_path / name / "smoke/align.partial/work/look-4.npy").astype(int) for name in ("1", "sharded")]
+    work = {name: tmp_path / name / "smoke" / "align.partial" / "work" for name in ("1", "sharded")}
+    looks = [np.load(folder / "look-4.npy").astype(int) for folder in work.values()]
     assert np.abs(looks[0] - looks[1]).max() <= 4  # the whole copy that draws is the sharded model
-    work = tmp_path / "sharded/smoke/align.partial/work"
-    (work / "checkpoint-00000004.safetensors").unlink()
+    (work["sharded"] / "checkpoint-00000004.safetensors").unlink()
     launch(str(tmp_path / "sharded.py"), tmp_path / "settings.yaml", 2, tmp_path / "sharded")  # from step 2
     assert all(torch.equal(a, b) for a, b in zip(state(tmp_path / "sharded", pipe)[1], ended["sharded"][1], strict=True))
     subprocess.run([sys.executable, "-m", "papermill", "notebooks/05_align.ipynb", str(tmp_path / "out.ipynb"), "-f", str(tmp_path / "settings.yaml"),
