@@ -222,7 +222,7 @@ def dawid_skene(table, rounds=100):
     model = DawidSkene(n_iter=rounds).fit(votes.rename(columns={"image": "task", "rater": "worker"})[["task", "worker", "label"]])
     errors = model.errors_.reindex(columns=["good", "bad"], fill_value=0.0)
     skill = pd.DataFrame({k: errors[k][errors.index.get_level_values("label") == k].droplevel("label") for k in ("good", "bad")}).fillna(0.0)
-    return model.probas_.reindex(columns=["good"], fill_value=0.0).good, skill.assign(labels=votes.rater.value_counts())
+    return model.probas_.reindex(columns=["good"], fill_value=0.0).good, skill.assign(labels=votes.rater.value_counts()).rename_axis("rater")
 
 
 def fleiss(votes):
