@@ -21,7 +21,7 @@ KEYS = "type here: g good, b bad, s skip, u undo"
 def png(image, pixels=256):
     """PNG bytes of a uint8 image, enlarged without blur."""
     stream = io.BytesIO()
-    factor = max(1, pixels // image.shape[1])
+    factor = -(-pixels // image.shape[1])
     Image.fromarray(image).resize((image.shape[1] * factor, image.shape[0] * factor), Image.NEAREST).save(stream, "png")
     return stream.getvalue()
 
@@ -159,7 +159,8 @@ class Comparer(w.VBox):
         self.filling = True
         order = self.sets[::-1] if self.swapped[self.place] else self.sets
         for side, pictures in zip(self.sides, order, strict=True):
-            rows = pictures[self.place].reshape(-1, 2, *pictures.shape[2:])
+            framed = np.pad(pictures[self.place], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)  # where one picture ends and the next begins
+            rows = framed.reshape(-1, 2, *framed.shape[1:])
             side.value = png(np.concatenate([np.concatenate(list(row), 1) for row in rows]))
         for asked, choice in self.choices.items():
             vote = held.get((self.place, asked))
