@@ -83,14 +83,17 @@ def effects(table, names):
     plt.show()
 
 
-def strip(images, pixels=128):
-    """PNG bytes of several uint8 images side by side, enlarged without blur."""
-    gap = np.full((images.shape[1], 2, 3), 255, np.uint8)
-    joined = np.concatenate([part for image in images for part in (image, gap)][:-1], 1)
-    factor = max(1, pixels // images.shape[1])
-    stream = io.BytesIO()
-    Image.fromarray(joined).resize((joined.shape[1] * factor, joined.shape[0] * factor), Image.NEAREST).save(stream, "png")
+def png(image, pixels=256):
+    """PNG bytes of a uint8 image (H, W, 3), enlarged without blur to at least `pixels` across."""
+    stream, factor = io.BytesIO(), -(-pixels // image.shape[1])
+    Image.fromarray(image).resize((image.shape[1] * factor, image.shape[0] * factor), Image.NEAREST).save(stream, "png")
     return stream.getvalue()
+
+
+def strip(images, pixels=128):
+    """PNG bytes of several uint8 images side by side, each enlarged as `png` does."""
+    gap = np.full((images.shape[1], 2, 3), 255, np.uint8)
+    return png(np.concatenate([part for image in images for part in (image, gap)][:-1], 1), pixels * len(images))
 
 
 def live(frames, labels, name, play=False):

@@ -4,26 +4,17 @@ Made of core ipywidgets only, so that JupyterLab, Notebook 7 and VS Code show it
 """
 
 import html
-import io
 import time
 
 import ipywidgets as w
 import numpy as np
-from PIL import Image
 
 from .feedback import LABELS, fingerprint
+from .figures import png
 
 QUESTION = ("Does the picture show what the sentence says? Judge only that: how many, which colour, which object, where. Beauty does "
             "not count. <b>Skip</b> if you cannot tell.")
 KEYS = "type here: g good, b bad, s skip, u undo"
-
-
-def png(image, pixels=256):
-    """PNG bytes of a uint8 image, enlarged without blur."""
-    stream = io.BytesIO()
-    factor = -(-pixels // image.shape[1])
-    Image.fromarray(image).resize((image.shape[1] * factor, image.shape[0] * factor), Image.NEAREST).save(stream, "png")
-    return stream.getvalue()
 
 
 def sequence(prompts, rater, seed=0, again=0.05):
