@@ -15,6 +15,7 @@ BACKGROUNDS = ("in the forest", "in the city", "on the moon", "in the field", "i
 CATEGORIES = ("count", "colour", "background", "combination")
 ATTRIBUTES = ("object", "count", "colour", "background")
 SPLITS = ("seen", "validation", "heldout", "unseen", "ood")
+DRAWING = 4  # the splits were drawn anew whenever settings had been measured on the prompts that wait for the final evaluation
 _IRREGULAR = {"mouse": "mice", "wolf": "wolves", "box": "boxes"}
 
 
@@ -114,9 +115,9 @@ def rare(want):
     return (COLOURS.index(want.colour) * 5 + BACKGROUNDS.index(want.background)) % 6 == 1
 
 
-def splits(vocabulary, seed=0):
-    """The whole grammar divided once and for all: {category: {split: [Attributes]}}; a function of `seed` alone."""
-    rng = np.random.default_rng([seed, 4])
+def splits(vocabulary, seed=0, drawing=DRAWING):
+    """The whole grammar divided once and for all: {category: {split: [Attributes]}}; a function of `seed` alone (and of the `drawing`)."""
+    rng = np.random.default_rng([seed, drawing])
     known, fresh, divided = grammar(vocabulary.seen), grammar(vocabulary.unseen), {}
     for category in CATEGORIES:
         common = [w for w in known[category] if not rare(w)]
@@ -126,6 +127,15 @@ def splits(vocabulary, seed=0):
         divided[category] = {"seen": order[b:], "validation": order[a:b], "heldout": order[:a]} | {
             s: [pool[i] for i in rng.permutation(len(pool))] for s, pool in (("unseen", fresh[category]), ("ood", rares))}
     return divided
+
+
+def looked_at():
+    """Toy combinations on which settings of this book were measured under earlier drawings of the splits, for choosing or at the end: a set of `Attributes`.
+
+    A drawing shuffles one grammar, so some of them wait for the final evaluation again. 200 validation prompts and 500 of each other split were used.
+    """
+    drawn = [splits(TOY, 0, d)["combination"] for d in range(1, DRAWING)]
+    return {w for pools in drawn for split, n in (("validation", 200), ("heldout", 500), ("unseen", 500), ("ood", 500)) for w in pools[split][:n]}
 
 
 def split_rows(vocabulary, labelled, tuned, evaluated, tested, seed=0):
