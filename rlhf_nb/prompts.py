@@ -129,12 +129,13 @@ def splits(vocabulary, seed=0, drawing=DRAWING):
     return divided
 
 
-def looked_at():
-    """Toy combinations on which settings of this book were measured under earlier drawings of the splits, for choosing or at the end: a set of `Attributes`.
+def looked_at(vocabulary):
+    """Combinations on which settings of this book were measured under earlier drawings of the splits, for choosing or at the end: a set of `Attributes`.
 
-    A drawing shuffles one grammar, so some of them wait for the final evaluation again. 200 validation prompts and 500 of each other split were used.
+    A drawing shuffles one grammar, so some of them wait for the final evaluation again. Measured were 200 validation prompts and 500 of each other split,
+    all of the toy vocabulary.
     """
-    drawn = [splits(TOY, 0, d)["combination"] for d in range(1, DRAWING)]
+    drawn = [splits(TOY, 0, d)["combination"] for d in range(1, DRAWING if vocabulary is TOY else 1)]
     return {w for pools in drawn for split, n in (("validation", 200), ("heldout", 500), ("unseen", 500), ("ood", 500)) for w in pools[split][:n]}
 
 
@@ -144,7 +145,7 @@ def split_rows(vocabulary, labelled, tuned, evaluated, tested, seed=0):
     split       holds                                                                    use
     seen        paper grammar, seen objects: all simple and `labelled` combinations      label (train on)
     validation  10 % of the same grammar: `tuned` combinations                           tune (choose settings)
-    heldout     20 % of the same grammar, never used before (the review's R1, R2)        evaluate, test
+    heldout     20 % of the same grammar, that no stage uses (the review's R1, R2)           evaluate, test
     unseen      the same templates with objects that feedback never contains             evaluate, test
     ood         rare colour-background pairs and a new wording                           evaluate, test
 
