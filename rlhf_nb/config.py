@@ -305,7 +305,7 @@ def points(path, scale, only=()):
     """{key: settings} of every point of the sweeps in a YAML file, each once, whichever sweeps share it. A key is a digest of the settings.
 
     The file: {"scales": {scale: {parameter: value}}, "sweeps": {name: {"seeds": n, "vary": [{parameter: [values]}], parameter: value}}}; each table under
-    `vary` is a grid. Raises ConfigError for a sweep that is not there or a parameter that does not exist.
+    `vary` is a grid, which may have its own number of seeds. Raises ConfigError for a sweep that is not there or a parameter that does not exist.
     """
     plan = read(path)
     for name in set(only) - plan["sweeps"].keys():
@@ -314,8 +314,9 @@ def points(path, scale, only=()):
     for name, sweep in plan["sweeps"].items():
         common = {k: v for k, v in sweep.items() if k not in ("seeds", "vary")}
         for grid in sweep["vary"] if not only or name in only else ():
+            seeds, grid = grid.get("seeds", sweep["seeds"]), {k: v for k, v in grid.items() if k != "seeds"}
             for values in product(*grid.values()):
-                for seed in range(sweep["seeds"]):
+                for seed in range(seeds):
                     given = plan["scales"].get(scale, {}) | common | dict(zip(grid, values, strict=True)) | {"scale": scale, "seed": seed}
                     if given.get("arm") == "none":  # the base model has no training, and so no seed of it
                         given = {k: v for k, v in given.items() if k in MEASURING}

@@ -17,9 +17,9 @@ SMALL = {"scale": "smoke", "updates": 2, "model_batch": 4, "pre_batch": 4, "pre_
 def test_sweeps_share_points_and_the_base_has_no_seed(tmp_path):
     plan = tmp_path / "sweeps.yaml"
     plan.write_text("scales: {toy: {updates: 5}}\nsweeps:\n  a: {seeds: 2, vary: [{arm: [none, reward]}]}\n"
-                    "  b: {seeds: 2, vary: [{coefficient: [1.0, 3.0]}, {arm: [none]}]}\n")
+                    "  b: {seeds: 2, vary: [{coefficient: [1.0, 3.0]}, {coefficient: [6.0], seeds: 1}, {arm: [none]}]}\n")
     one, other, both = config.points(plan, "toy", ["a"]), config.points(plan, "toy", ["b"]), config.points(plan, "toy")
-    assert (len(one), len(other), len(both)) == (3, 5, 5)
+    assert (len(one), len(other), len(both)) == (3, 6, 6)
     assert {p["updates"] for p in both.values() if p.get("arm") != "none"} == {5}
     with pytest.raises(config.ConfigError, match="no sweep 'c' in .*sweeps.yaml; it has a, b"):
         config.points(plan, "toy", ["c"])
