@@ -214,8 +214,14 @@ def saturation(images):
 
 
 def diversity(features, groups):
-    """Mean distance between feature vectors (B, D) of images of one prompt, averaged over prompts."""
-    return float(np.mean([torch.pdist(features[torch.from_numpy(groups == g)]).mean() for g in np.unique(groups) if (groups == g).sum() > 1]))
+    """Mean distance between the feature vectors (B, D) of the images of each prompt that has several, (P,) in the prompts' sorted order; groups (B,)."""
+    return np.array([float(torch.pdist(features[torch.from_numpy(groups == g)]).mean()) for g in np.unique(groups) if (groups == g).sum() > 1])
+
+
+def best_of(value, n):
+    """Which of every n tries in turn has the highest value: rows (P, K // n) into the K tries of value (P, K); n = 1 keeps them all."""
+    groups = value[:, :value.shape[1] // n * n].reshape(len(value), -1, n)
+    return groups.argmax(-1) + np.arange(groups.shape[1]) * n
 
 
 def votes(first, second, voters=9, threshold=2 / 3, noise=0.0, seed=0):

@@ -54,6 +54,13 @@ def weights_digest(*models):
     return sha.hexdigest()
 
 
+def threads():
+    """How many processor threads this process computes on; 1 where a GPU does."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else torch.get_num_threads()
+
+
 def maker(stage):
     """The notebook that makes a stage; points of experiments are made by 08_data."""
     return NOTEBOOKS.get(stage, NOTEBOOKS["data"])
@@ -146,8 +153,8 @@ class Run:
                  "digest": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
                  "files": files if len(files) <= 40 else {"count": len(files)},
                  "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
-                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {torch.get_num_threads()} threads",
-                 "seconds": round(time.time() - self.begun, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {threads()} threads",
+                 "threads": threads(), "seconds": round(time.time() - self.begun, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         (self.folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
         old = self.final.with_name(self.final.name + ".old")
         shutil.rmtree(old, ignore_errors=True)

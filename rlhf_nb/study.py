@@ -119,7 +119,7 @@ def measure(pipe, unet, reader, score, rows, settings):
         number = hits.pop("number")
         yield {"guidance": guidance, "n": n, **{a: float(h.mean()) for a, h in hits.items()}, "reward": float(score(images, asked.prompt.tolist()).mean()),
                "frechet": evaluate.frechet(real, fake), "frechet_error": evaluate.frechet_error(real, fake), "vendi": evaluate.vendi(fake),
-               "diversity": evaluate.diversity(fake, groups) if settings.repeats > 1 else np.nan,
+               "diversity": evaluate.diversity(fake, groups).mean() if settings.repeats > 1 else np.nan,
                "saturated": float((evaluate.saturation(images) > limit).mean()), "duplicated": float(judge.duplicated(number, wants).mean()),
                "hits": "".join(".x"[int(h)] for h in hits["all"])}
 

@@ -1,8 +1,11 @@
 """Statistics against hand-worked cases and their own symmetries."""
 
+from math import erf
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from rlhf_nb import evaluate
 
@@ -83,6 +86,33 @@ def test_intervals_over_seeds_and_prompts_cover():
         result = evaluate.over_seeds(chance + 0.4 * rng.standard_normal((5, 150)), draws=400, seed=k)
         inside += result["low"] <= 0.15 <= result["high"]
     assert 0.90 <= inside / 200 <= 0.99, inside
+
+
+def test_the_interval_of_pairwise_accuracy_covers():
+    rng, inside, truth = np.random.default_rng(5), 0, 0.5 * (1 + erf(1.0 / 2))  # P(N(1, 1) > N(0, 1))
+    for k in range(100):
+        prompts, labels = np.repeat(np.arange(40), 6), rng.random(240) < 0.4
+        result = evaluate.pairwise(labels + rng.standard_normal(240), labels, prompts, draws=400, seed=k)
+        inside += result["low"] <= truth <= result["high"]
+    assert 0.87 <= inside / 100 <= 0.99, inside
+
+
+def test_the_interval_of_the_frechet_ratio_covers():
+    g, inside = torch.Generator().manual_seed(0), 0
+    for k in range(60):
+        real, base, tuned = (torch.randn(300, 3, generator=g) + shift for shift in (0.0, 1.0, 1.2))
+        _, low, high = evaluate.frechet_ratio(real, base, tuned, draws=40, seed=k)
+        inside += low <= 1.2**2 <= high
+    assert 0.83 <= inside / 60 <= 1.0, inside
+
+
+def test_best_of_one_is_the_base_and_best_of_all_the_maximum():
+    value = np.random.default_rng(1).random((5, 8))
+    hits = value > 0.5
+    assert (np.take_along_axis(hits, evaluate.best_of(value, 1), 1) == hits).all()
+    assert (np.take_along_axis(value, evaluate.best_of(value, 8), 1)[:, 0] == value.max(1)).all()
+    by_hand = evaluate.best_of(np.array([[0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.5]]), 3)  # the seventh try belongs to no group
+    assert by_hand.tolist() == [[1, 3]]
 
 
 def test_effects_over_seeds_by_hand():
