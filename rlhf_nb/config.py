@@ -131,7 +131,7 @@ class Study(Align):
 
 @dataclass(frozen=True)
 class Evaluate(Models):
-    guidances: tuple = (1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts
+    guidances: tuple = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts; 1 is none
     steps: int = 10
     voted: int = 60                # prompts of the seen and of the unseen group that raters compare, four images each
     real: str = "world"            # real pictures behind the Fréchet distance: as `pretraining` in notebook 05
