@@ -1,8 +1,10 @@
 """Artifacts are whole or absent, and everything damaged is named."""
 
+import shutil
+
 import pytest
 
-from rlhf_nb import config, runs
+from rlhf_nb import align, config, runs
 
 
 def made(stage="prompts", needs=(), **given):
@@ -81,3 +83,31 @@ def test_a_kill_while_finishing_loses_nothing(runs_folder, monkeypatch):
     again.finish()
     assert sorted(p.name for p in (runs_folder / "smoke/align").iterdir()) == ["manifest.json", "numbers.json"]
     assert not runs.Run("align", config.settings("align", beta=9.0)).path("numbers.json").exists()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def rename_column(path):
+    path.write_text(path.read_text().replace("category", "kind", 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file, damage, words", [
+    ("runs/smoke/reward/model/model.safetensors", cut, "reward in .* cannot be loaded .*: run notebook 04_reward again"),
+    ("runs/smoke/generate/images/000000.png", lambda path: path.write_bytes(b"no picture"), "image .*000000.png cannot be read .*: restore it"),
+    ("runs/smoke/prompts/prompts.csv", rename_column, "prompts.csv has no column 'category'"),
+    ("pipeline/unet", shutil.rmtree, "has no unet: not a whole Stable Diffusion folder"),
+    ("runs/smoke/align.partial", lambda path: path.write_text(""), "cannot write to .*align.partial .*: free or unlock it")])
+def test_bad_input_ends_the_command_with_one_sentence_and_harms_nothing(smoke, tmp_path, monkeypatch, file, damage, words):
+    shutil.copytree(smoke / "runs" / "smoke", tmp_path / "runs" / "smoke")
+    shutil.copytree(config.ASSETS / "toy" / "pipeline", tmp_path / "pipeline")
+    damage(tmp_path / file)
+    (tmp_path / "settings.yaml").write_text(f"scale: smoke\nseed: 1\npipeline: {tmp_path}/pipeline\n")
+    monkeypatch.setenv("RLHF_NB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr("sys.argv", ["rlhf_nb.train", str(tmp_path / "settings.yaml")])
+    before = runs.digest(tmp_path / "runs" / "smoke" / "align")
+    with pytest.raises(SystemExit, match=f"^error: .*{words}") as stopped:  # a text as its status prints that text and exits with 1
+        config.command("align", align.main)
+    assert "\n" not in str(stopped.value) and runs.digest(tmp_path / "runs" / "smoke" / "align") == before
