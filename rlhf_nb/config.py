@@ -189,7 +189,6 @@ STAGES = {"tour": Tour, "prompts": Prompts, "generate": Generate, "feedback": Fe
           "gpu": Gpu, "study": Study}
 _SD15 = {"pipeline": SD15, "clip": CLIP_L, "judge": ""}
 EXECUTION = ("accumulate", "extras")  # how a run is done, not what comes out: it may change between a kill and a new start
-TOY_ONLY = ("tour", "data", "sensitivity", "pretrain")  # they need the judge, or render scenes
 CHOICES = {"arm": ("none", "reward", "labels", "oracle", "shuffled", "constant", "random", "similarity"),
            "splits": ("validation", "seen", "heldout", "unseen", "ood"),
            "aggregation": ("majority", "dawid-skene"), "draw": ("uniform", "weight"), "precision": ("no", "bf16", "fp16"),
@@ -219,6 +218,7 @@ SCALES = {
                   "extras": ("tensorboard",), "pretraining": "laion", "pre_images": 625_000, "min_score": 5.0},
         "evaluate": {"guidances": (3.0, 5.0, 7.5), "steps": 20, "real": "laion", "renders": 10_000, "judge": OWL},
         "best_of_n": {"steps": 20, "real": "laion", "renders": 10_000, "judge": OWL},
+        "tour": {"guidance": 7.5, "steps": 20, "judge": OWL},
     },
 }
 
@@ -260,8 +260,6 @@ def settings(stage, **given):
     scale = given.get("scale") or cls.scale
     if scale not in SCALES:
         raise ConfigError(f"unknown scale {scale!r}; choose one of {', '.join(SCALES)}")
-    if scale == "sd15" and stage in TOY_ONLY:
-        raise ConfigError(f"notebook {stage!r} knows the toy world only: run it at scale 'smoke' or 'toy'")
     shared = {k: v for k, v in _SD15.items() if k in known} if scale == "sd15" else {}
     values = shared | SCALES[scale].get(stage, {}) | {k: v for k, v in given.items() if v is not None}
     for name, value in values.items():

@@ -116,7 +116,7 @@ def rare(want):
 
 
 def splits(vocabulary, seed=0, drawing=DRAWING):
-    """The whole grammar divided once and for all: {category: {split: [Attributes]}}; a function of `seed` alone (and of the `drawing`)."""
+    """The whole grammar divided once and for all: {category: {split: [Attributes]}}; a function of `seed` and `drawing`."""
     rng = np.random.default_rng([seed, drawing])
     known, fresh, divided = grammar(vocabulary.seen), grammar(vocabulary.unseen), {}
     for category in CATEGORIES:
@@ -145,7 +145,7 @@ def split_rows(vocabulary, labelled, tuned, evaluated, tested, seed=0):
     split       holds                                                                    use
     seen        paper grammar, seen objects: all simple and `labelled` combinations      label (train on)
     validation  10 % of the same grammar: `tuned` combinations                           tune (choose settings)
-    heldout     20 % of the same grammar, that no stage uses (the review's R1, R2)           evaluate, test
+    heldout     20 % of the same grammar, that no stage uses (the review's R1, R2)       evaluate, test
     unseen      the same templates with objects that feedback never contains             evaluate, test
     ood         rare colour-background pairs and a new wording                           evaluate, test
 

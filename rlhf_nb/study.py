@@ -128,6 +128,8 @@ def main(settings):
     """Train and measure one point; its rows and manifest are in runs/<scale>/study/<key>."""
     from tqdm.auto import tqdm
 
+    if settings.scale == "sd15":
+        raise config.ConfigError("experiments know the toy world only: run them at scale 'smoke' or 'toy'")
     run = runs.Run(f"study/{config.key(settings)}", settings, needs=["prompts", "generate", "feedback", "reward"])
     table = runs.table(run.read("prompts", "prompts.csv"), ("prompt", "use", "category", "split"))
     pipe, clip = diffusion.load(settings.pipeline), reward.Clip(settings.clip)
@@ -260,10 +262,10 @@ def pairs(rows, more, less):
 
 
 def between(rows, more, less):
-    """What points `more` reach above points `less`, prompt by prompt and seed by seed, as `evaluate.over_seeds`; None where there is no such pair."""
+    """What points `more` reach above points `less`, prompt by prompt and seed by seed: `evaluate.over_seeds` and the rows' "source"; None without a pair."""
     found = pairs(rows, more, less)
     each = [per_prompt(r) - per_prompt(r._replace(hits=r.hits_less)) for r in found.itertuples()]
-    return evaluate.over_seeds(np.stack(each)) if each else None
+    return evaluate.over_seeds(np.stack(each)) | {"source": found.source.iloc[0]} if each else None
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def test_a_sweep_without_rows_says_so(runs_folder, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_best_of_one_is_the_base(smoke):
+def test_whoever_chooses_among_one_keeps_the_same(smoke):
     curves = pd.read_csv(smoke / "runs" / "smoke" / "best_of_n" / "best_of_n.csv").query("n == 1")
     assert curves.share.nunique() == 1 and curves.reward.nunique() == 1
 
@@ -169,3 +169,8 @@ def test_the_record_keeps_the_newest_row_of_every_point(runs_folder, monkeypatch
     monkeypatch.setattr(study, "basis", lambda scale: "another")
     rows, said = study.sweep("toy", "controls")
     assert not len(rows) and said.endswith("2 rows are left out, for they rest on other prompts, images or labels.")
+
+
+def test_an_experiment_at_the_scale_of_photographs_is_refused():
+    with pytest.raises(config.ConfigError, match="the toy world only: run them at scale 'smoke' or 'toy'"):
+        study.main(config.settings("study", scale="sd15"))
