@@ -195,8 +195,11 @@ def objective(run, pipe, model_data, rewards, pre_data):
     s = run.settings
     if not rewards.isfinite().all():
         raise train.NotFinite(f"rewards of images {(~rewards.isfinite()).nonzero()[:5, 0].tolist()} are not finite: run notebook 04_reward again")
+    weight = losses.weights(rewards, s.coefficient, s.baseline)
+    if not weight.any():
+        raise train.NotFinite("every image weighs nothing: no label or reward calls one good, so there is nothing to learn from; see notebook 04_reward")
     return Eq2(pipe.scheduler, diffusion.encode_prompts(pipe, [""])[0][0], model_data, pre_data, batch=(s.model_batch, s.pre_batch), beta=s.beta, drop=s.drop,
-               seed=s.seed, weight=losses.weights(rewards, s.coefficient, s.baseline), draw=s.draw, min_snr=s.min_snr)
+               seed=s.seed, weight=weight, draw=s.draw, min_snr=s.min_snr)
 
 
 class Watch:
@@ -207,7 +210,7 @@ class Watch:
         table = runs.table(run.read("prompts", "prompts.csv"), ("prompt", "use", "category")).query("use == 'tune' and category == 'combination'").head(count)
         self.run, self.pipe, self.score, self.prompts = run, pipe, score, table.prompt.tolist()
         self.wants = [prompts.attributes(row) for row in table.to_dict("records")]
-        self.reader = judge.load(run.settings.judge) if run.settings.judge else None
+        self.reader = judge.reader_of(run.settings.judge, reward.Clip(run.settings.clip)) if run.settings.judge else None
         self.options = {k: v for k, v in runs.manifest(run.settings.scale, "generate")["settings"].items() if k in ("guidance", "steps")}
         self.pictures, self.curve = [], []
 

@@ -270,7 +270,8 @@ def settings(stage, **given):
             raise ConfigError(f"parameter {name!r} must be {kind.__name__}, not {value!r}")
         least = 0 if kind is float or name in ZERO else 1
         if kind in (int, float) and not (value >= least and value < float("inf")) or name in ("temperature", "lr") and value == 0:
-            raise ConfigError(f"parameter {name!r} must be a finite number, {'above zero' if kind is float else f'at least {least}'}, not {value!r}")
+            bound = "above zero" if name in ("temperature", "lr") else f"at least {least}"
+            raise ConfigError(f"parameter {name!r} must be a finite number, {bound}, not {value!r}")
         if name in CHOICES and not set(value if kind is tuple else (value,)) <= set(CHOICES[name]):
             raise ConfigError(f"parameter {name!r} must be one of {', '.join(CHOICES[name])}, not {value!r}")
         values[name] = value

@@ -127,29 +127,22 @@ def noise_of(pipe, seed, index):
 
 
 @torch.inference_mode()
-def sample_latents(pipe, prompts, *, guidance, steps, seed, indices=None, batch=None, progress=None, watch=None):
+def sample_latents(pipe, prompts, *, guidance, steps, seed, indices=None, batch=None, watch=None):
     """Scaled latents (N, C, h, w) of `prompts`, with DPM-Solver++ and classifier-free guidance in one batch.
 
-    Latent i depends on (seed, indices[i], prompt, guidance, steps) alone, not on the batch it is drawn in. `watch(latents)` sees
-    every step, `progress(n)` every batch.
+    Latent i depends on (seed, indices[i], prompt, guidance, steps) alone, not on the batch it is drawn in. `watch` is a diffusers callback
+    on the end of every step.
     """
     indices, batch = list(range(len(prompts)) if indices is None else indices), batch or batch_of(pipe)
     table, rows = encode_prompts(pipe, [*prompts, ""])
     device, empty = pipe.unet.device, table[rows[-1]]
-
-    def step_end(_, step, t, values):
-        if watch is not None:
-            watch(values["latents"])
-        return values
 
     latents = []
     for i in range(0, len(prompts), batch):
         noise = torch.stack([noise_of(pipe, seed, k) for k in indices[i:i + batch]])
         latents.append(pipe(prompt_embeds=table[rows[i:i + len(noise)]].to(device), guidance_scale=guidance, num_inference_steps=steps,
                             negative_prompt_embeds=empty.expand(len(noise), -1, -1).to(device), latents=noise.to(device),
-                            output_type="latent", callback_on_step_end=step_end).images.cpu())
-        if progress is not None:
-            progress(len(noise))
+                            output_type="latent", callback_on_step_end=watch).images.cpu())
     return torch.cat(latents)
 
 
@@ -161,7 +154,12 @@ def sample(pipe, prompts, **options):
 def trajectory(pipe, prompts, **options):
     """What the sampler holds before and after every step, decoded: a list of uint8 (N, H, W, 3)."""
     seen = [torch.stack([noise_of(pipe, options["seed"], i) for i in range(len(prompts))])]
-    sample_latents(pipe, prompts, batch=len(prompts), watch=lambda latents: seen.append(latents.clone()), **options)
+
+    def watch(_, step, timestep, held):
+        seen.append(held["latents"].clone())
+        return held
+
+    sample_latents(pipe, prompts, batch=len(prompts), watch=watch, **options)
     return [decode(pipe.vae, latents) for latents in seen]
 
 

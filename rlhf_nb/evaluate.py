@@ -72,6 +72,11 @@ def verdict(low, high):
     return "borne out" if low > 0 else "not" if high < 0 else "undecided"
 
 
+def in_points(difference, low, high):
+    """An effect between 0 and 1 and its interval as words, in percentage points."""
+    return f"{100 * difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def pairwise(scores, labels, prompts, against=None, across=False, draws=2000, seed=0):
     """E2's accuracy: of all pairs of a good and a bad image of one prompt, the share in which the good one scores higher (ties count half).
 
@@ -154,13 +159,9 @@ def frechet(real, fake):
     """Fréchet distance (torchmetrics) between two sets of features (N, D); it falls with N, so compare sets of one size."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    class Given(torch.nn.Module):
-        num_features = real.shape[1]
-
-        def forward(self, features):
-            return features
-
-    metric = FrechetInceptionDistance(feature=Given())
+    given = torch.nn.Identity()
+    given.num_features = real.shape[1]
+    metric = FrechetInceptionDistance(feature=given)
     metric.update(real, real=True)
     metric.update(fake, real=False)
     return float(metric.compute())

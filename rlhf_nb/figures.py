@@ -1,6 +1,7 @@
 """Figures that teach: contact sheets, accuracy with intervals, curves, and pictures that move without a kernel."""
 
 import io
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,29 +20,20 @@ def sheet(images, titles=None, columns=8, marks=None, size=1.1):
 
 def grid(images, titles, columns, marks, size):
     """The figure behind `sheet`, for those who want to keep it."""
-    rows = -(-len(images) // columns)
-    longest = max((len(t) for t in titles), default=0) if titles is not None else 0
-    lines = -(-longest // 17)
+    count, rows = len(images), -(-len(images) // columns)
+    titles, marks = ([None] * count if given is None else given for given in (titles, marks))
+    lines = -(-max((len(t or "") for t in titles), default=0) // 17)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * (size + 0.15 * lines)), squeeze=False)
-    for k, axis in enumerate(axes.flat):
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    for axis, image, title, mark in zip(axes.flat, images, titles, marks, strict=False):
+        axis.imshow(image, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
-        mark = marks[k] if marks is not None and k < len(images) else None
+        axis.set_title(textwrap.fill(title or "", 17), fontsize=6.5)
         for spine in axis.spines.values():
             spine.set(visible=mark is not None, color="#2a9d4a" if mark else "#c0392b", linewidth=2.5)
-        if k < len(images):
-            axis.imshow(images[k], interpolation="nearest")
-            if titles is not None:
-                axis.set_title(wrap(titles[k], 17), fontsize=6.5)
-        else:
-            axis.axis("off")
     return figure
-
-
-def wrap(text, width):
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, width))
 
 
 def bars(table, label, groups, ylabel):

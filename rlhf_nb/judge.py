@@ -124,14 +124,10 @@ def read(judge, images, batch=256):
 
     The confidence is the product of the four winning probabilities.
     """
-    answers, confidence = {a: [] for a in CLASSES}, []
-    for i in range(0, len(images), batch):
-        best = {a: v.float().softmax(1).max(1) for a, v in judge(diffusion.pixels(images[i:i + batch])).items()}
-        confidence.append(torch.stack([b.values for b in best.values()]).prod(0))
-        for a, b in best.items():
-            answers[a].append(b.indices)
-    values = {a: np.array(CLASSES[a], dtype=object)[torch.cat(v).numpy()] for a, v in answers.items()}
-    return values | {"confidence": torch.cat(confidence).numpy()}
+    parts = [judge(diffusion.pixels(images[i:i + batch])) for i in range(0, len(images), batch)]
+    best = {a: torch.cat([part[a] for part in parts]).float().softmax(1).max(1) for a in CLASSES}
+    values = {a: np.array(CLASSES[a], dtype=object)[b.indices.numpy()] for a, b in best.items()}
+    return values | {"confidence": torch.stack([b.values for b in best.values()]).prod(0).numpy()}
 
 
 def right(answers, wants):

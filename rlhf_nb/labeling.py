@@ -42,7 +42,7 @@ class Labeler(w.VBox):
         for row in store.table().query("rater == @self.rater and position.notna()").itertuples():
             group, slot = divmod(int(row.position), 3)
             same = group < len(self.sequence) and self.sequence[group][slot:slot + 1] == [row.image] and self.prompts[row.image] == row.prompt
-            if same and row.picture in (None, fingerprint(self.images[[row.image]][0])):
+            if same and (not isinstance(row.picture, str) or row.picture == fingerprint(self.images[[row.image]][0])):  # older rows name no picture
                 self.done[int(row.position)] = (row.id, row.label)
         self.pace, self.typed, self.filling = [], "", False
         self.caption, self.progress = w.HTML(), w.HTML()

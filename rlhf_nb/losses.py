@@ -34,7 +34,8 @@ def denoising(unet, scheduler, latents, encoder_hidden_states, timesteps, noise,
     the value does not depend on the latent's size. `min_snr` > 0 is the gamma of Min-SNR weighting (Hang et al., 2023).
     """
     noisy, target, time, snr = diffused(scheduler, latents, noise, timesteps)
-    error = (unet(noisy, time, encoder_hidden_states).sample.float() - target.float()).square().mean((1, 2, 3))
+    noise_pred = unet(noisy, time, encoder_hidden_states).sample
+    error = (noise_pred.float() - target.float()).square().mean((1, 2, 3))
     if not min_snr:
         return error
     return error * snr.clamp(max=min_snr) / (snr if scheduler.config.prediction_type == "epsilon" else snr + 1)

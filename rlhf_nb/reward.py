@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from . import diffusion, losses, prompts, runs, train
@@ -36,15 +37,10 @@ class Clip:
 
     def folder(self, images, cache):
         """Features (N, D) of a runs.Images folder, kept in `cache` under the content of both the pictures and this model."""
-        from safetensors.torch import load_file, save
-
         weights = runs.weights_digest(self.model.vision_model, self.model.visual_projection)
         path = Path(cache) / f"{hashlib.sha256((weights + runs.digest(images.folder)).encode()).hexdigest()[:24]}.safetensors"
         if not path.exists():
-            features = torch.cat([self.images(images[i:i + 512]) for i in range(0, len(images), 512)])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".part").write_bytes(save({"features": features}))
-            path.with_suffix(".part").replace(path)
+            train.write({"features": torch.cat([self.images(images[i:i + 512]) for i in range(0, len(images), 512)])}, path)
         return load_file(path)["features"]
 
     @torch.inference_mode()
@@ -154,8 +150,6 @@ class Reward:
 
     def save(self, folder, about):
         """safetensors + a JSON card."""
-        from safetensors.torch import save_file
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self.model.state_dict(), folder / "model.safetensors")
@@ -164,8 +158,6 @@ class Reward:
 
 def load(folder, clip):
     """A saved reward on `clip`. Raises ModelError if a file is damaged or it was trained on features of another width."""
-    from safetensors.torch import load_file
-
     try:
         model = Head(clip.width, json.loads((Path(folder) / "card.json").read_text())["hidden"])
         model.load_state_dict(load_file(Path(folder) / "model.safetensors"))

@@ -138,6 +138,8 @@ def main(settings):
         known = labelled(run, clip)
         pictures = drawn(run, pipe, reader, clip, table) if settings.drawn else known
         weight = weigh(run, known, pictures, clip)
+        if not weight.all() and (settings.coefficient == 0 or settings.baseline):
+            raise config.ConfigError("a point that leaves images out needs a coefficient above zero and no baseline: else their weight of 0 would not stay 0")
         power = weight**settings.coefficient * (weight > 0)
         about = {"purity": float(power[pictures.rows.truth > 0.5].sum() / power.sum()),   # share of the weight on truly right images
                  "labels": int(known.rows.label.notna().sum()) if settings.arm in ("reward", "shuffled", "labels") else 0,
@@ -227,25 +229,22 @@ def per_prompt(row):
     return hits.reshape(row.repeats, -1).mean(0)
 
 
-def effects(rows, by, against=None):
+def effects(rows, by):
     """For every value of the settings `by`, split, guidance and source: what all seeds' models reach, and how far they are from the base model.
 
-    The difference is taken prompt by prompt, from rows of the same source where there are some. `against`, a query like "arm == 'constant'", takes the
-    mean of those rows in the base model's place. Adds Holm's correction over all lines of one source.
+    The difference is taken prompt by prompt, from rows of the same source where there are some. Adds Holm's correction over all lines of one source.
     """
-    table, other = [], "arm == 'none'" if against is None else against
+    table = []
     for values, part in rows[rows.arm != "none"].groupby([*by, "split", "guidance", "source"], sort=False):
-        rivals = rows.query(other).query("split == @part.split.iloc[0] and guidance == @part.guidance.iloc[0]")
-        if not len(rivals):
-            continue
-        own = rivals[rivals.source == part.source.iloc[0]]
-        rivals = own if len(own) else rivals
-        rival = np.mean([per_prompt(r) for r in rivals.itertuples()], 0)
-        share = np.stack([per_prompt(r) for r in part.itertuples()])
-        means = {c: part[c].mean() for c in MEASURES if c in part}
         names = dict(zip((*by, "split", "guidance", "source"), values, strict=True))
-        ratio = part.frechet.mean() / rivals.frechet.mean()
-        table.append({**names, "share": share.mean(), **evaluate.over_seeds(share - rival), **means, "ratio": ratio})
+        base = rows[(rows.arm == "none") & (rows.split == names["split"]) & (rows.guidance == names["guidance"])]
+        if not len(base):
+            continue
+        own = base[base.source == names["source"]]
+        base = (own if len(own) else base).iloc[0]
+        share = np.stack([per_prompt(r) for r in part.itertuples()])
+        table.append({**names, "share": share.mean(), **evaluate.over_seeds(share - per_prompt(base)), **{c: part[c].mean() for c in MEASURES if c in part},
+                      "ratio": part.frechet.mean() / base.frechet})
     columns = [*by, "split", "guidance", "source", "share", *evaluate.over_seeds([[0, 0]]), *MEASURES, "ratio"]
     table = pd.DataFrame(table, columns=columns)
     return table.assign(holm=table.groupby("source").p.transform(lambda p: evaluate.holm(p.to_numpy())))
@@ -266,6 +265,14 @@ def between(rows, more, less):
     found = pairs(rows, more, less)
     each = [per_prompt(r) - per_prompt(r._replace(hits=r.hits_less)) for r in found.itertuples()]
     return evaluate.over_seeds(np.stack(each)) | {"source": found.source.iloc[0]} if each else None
+
+
+def spoken(rows, more, less):
+    """`between` as words."""
+    gain = between(rows, more, less)
+    if not gain:
+        return "no rows yet"
+    return f"{evaluate.in_points(*(gain[c] for c in ('difference', 'low', 'high')))} ({gain['seeds']} seed{'s' * (gain['seeds'] > 1)}, {gain['source']})"
 
 
 if __name__ == "__main__":

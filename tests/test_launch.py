@@ -29,7 +29,7 @@ whole = align.accelerator
 def sharding(settings):
     engine = whole(settings)
     engine.state.distributed_type = DistributedType.FSDP
-    engine.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=True, auto_wrap_policy="transformer_based_wrap",
+    engine.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False, auto_wrap_policy="transformer_based_wrap",
                                                                transformer_cls_names_to_wrap=["BasicTransformerBlock", "ResnetBlock2D"])
     return engine
 align.accelerator = sharding
