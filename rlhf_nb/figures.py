@@ -123,11 +123,3 @@ def thresholds(images, prompts, value, label, columns=6):
         precision, recall = (yes & good).sum() / max(yes.sum(), 1), (yes & good).sum() / max(good.sum(), 1)
         words.append(f"{threshold:.1f}: accepts {yes.mean():.0%} of the images; precision {precision:.0%}, recall {recall:.0%}")
     return frames, words
-
-
-def save_png(path, images, columns):
-    """Write images as one tight grid, enlarged without blur."""
-    rows = [np.concatenate(list(images[i:i + columns]), 1) for i in range(0, len(images), columns)]
-    grid = Image.fromarray(np.concatenate(rows))
-    grid.resize((grid.width * 2, grid.height * 2), Image.NEAREST).save(path)
-
