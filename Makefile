@@ -1,12 +1,15 @@
 # `make book` and `make test` set up what they need; nothing else has to be installed but Python 3.11+ and make.
 PYTHON ?= python3
 BIN := .venv/bin
-SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakefile --cores 2 --quiet progress rules --rerun-triggers mtime params
+SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakefile --cores 2 --quiet progress rules --rerun-triggers mtime params --rerun-incomplete
+# What was killed outright leaves its lock behind: it goes where no other run of the graph is at work.
+UNLOCK := @pgrep -f "[S]nakefile --cores" > /dev/null 2>&1 || rm -rf .snakemake/locks
 
 .PHONY: book test lab sweeps reference bundle clean
 
 book: .venv/ready  ## run every notebook at toy scale and build the site
 	@$(BIN)/python book/vendor.py
+	$(UNLOCK)
 	$(SNAKEMAKE) --config scale=toy
 	$(BIN)/python book/build.py
 
@@ -19,12 +22,14 @@ lab: .venv/ready  ## step through the notebooks
 	$(BIN)/jupyter lab notebooks
 
 sweeps: .venv/ready        ## run the missing points of the recorded sweeps (after `make book`; hours, resumable; `make sweeps sweep=controls` for some)
+	$(UNLOCK)
 	$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps; status=$$?; $(BIN)/python -m rlhf_nb.study --record && exit $$status
 
 reference: .venv/ready     ## refresh the executed copies that nbval compares with
 	$(BIN)/python tests/refresh.py
 
 bundle: .venv/ready        ## train the toy model anew (hours on two cores, resumable) and ship it
+	mkdir -p runs
 	cd notebooks && ../$(BIN)/papermill A1_pretrain.ipynb ../runs/A1_pretrain.ipynb -p scale toy -p retrain True
 	rm -rf rlhf_nb/assets/toy && cp -r runs/toy/pretrain/bundle rlhf_nb/assets/toy && cp runs/toy/pretrain/manifest.json rlhf_nb/assets/toy/made.json
 

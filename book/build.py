@@ -4,6 +4,7 @@ import argparse
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,15 +22,17 @@ def record(path):
 
 
 def provenance(runs):
-    """Markdown table of every finished stage: what made it, from what, on what, in how long."""
-    lines = ["| stage | scale | seed | seconds | digest | made from | finished | device |", "|---|---|---|---|---|---|---|---|"]
-    versions = {}
+    """Markdown table of every finished stage: what made it, from what, on what, in how long; then the models and versions."""
+    lines = ["| stage | seed | made from | digest | seconds | finished | device |", "|---|---|---|---|---|---|---|"]
+    versions, models = {}, {}
     for path in sorted([*runs.glob("*/manifest.json"), *runs.glob("study/*/manifest.json")], key=lambda p: json.loads(p.read_text())["finished"]):
         m = json.loads(path.read_text())
         versions = m["versions"]
-        lines.append(f"| {m['stage']} | {m['settings']['scale']} | {m['settings']['seed']} | {m['seconds']:.0f} | `{m['digest'][:12]}` | "
-                     f"{', '.join(f'{k} `{v[:8]}`' for k, v in m['inputs'].items()) or '-'} | {m['finished']} | {m['device']} |")
-    return "\n".join(lines) + "\n\nVersions: " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".\n"
+        models |= {k: v for k, v in m["inputs"].items() if "/" in k}
+        lines.append(f"| {m['stage']} | {m['settings']['seed']} | {', '.join(m['inputs']) or '-'} | `{m['digest'][:12]}` | {m['seconds']:.0f} | "
+                     f"{m['finished'][:16].replace('T', ' ')} | {m['device']} |")
+    return ("\n".join(lines) + "\n\nModels: " + ", ".join(f"{k} `{v[:12]}`" for k, v in models.items()) + ". Versions: "
+            + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".\n")
 
 
 def main():
@@ -37,17 +40,24 @@ def main():
     ask.add_argument("--book", type=Path, default=ROOT / "book", help="folder with the pages and notebooks/")
     ask.add_argument("--runs", type=Path, default=ROOT / "runs" / "toy", help="artifacts of the run that the book shows")
     ask.add_argument("--out", type=Path, default=ROOT, help="the site goes to OUT/_build/html")
+    ask.add_argument("--cdn", action="store_true", help="where browser scripts are missing, let the pages load them from CDNs")
     args = ask.parse_args()
+    vendored = (args.book / "generated" / "extra" / "_static" / "vendor" / "fa-once.js").exists()
+    if not vendored and not args.cdn:
+        sys.exit("error: the book's browser scripts are missing: run `python book/vendor.py` once with a network, or let pages load them by --cdn")
     generated = args.book / "generated"
     generated.mkdir(exist_ok=True)
     sha, number = record(args.book / "pith-record.json")
     (generated / "record.md").write_text(f"Recomputed when this page was built: SHA-256 `{sha}`, hence `pith:2023:{number}`.\n")
     (generated / "provenance.md").write_text(provenance(args.runs))
     settings = yaml.safe_load((ROOT / "_config.yml").read_text())
-    if not (generated / "extra" / "_static" / "vendor" / "fa-once.js").exists():
+    if where := os.environ.get("GITHUB_REPOSITORY"):  # on the host that publishes the book
+        settings |= {"repository": {"url": f"https://github.com/{where}", "branch": "main"},
+                     "launch_buttons": {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}}
+        settings["html"]["use_repository_button"] = True
+    if not vendored:
         for key in ("html_extra_path", "html_js_files", "nb_ipywidgets_js", "mathjax_path"):
             settings["sphinx"]["config"].pop(key)
-        print("browser scripts are not here: this book loads them from CDNs (book/vendor.py fetches them)")
     config = generated / "_config.yml"
     config.write_text(yaml.safe_dump(settings))
     command = [Path(sys.executable).with_name("jupyter-book"), "build", args.book, "--config", config, "--path-output", args.out, "-W", "--keep-going", "-q"]

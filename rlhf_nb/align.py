@@ -91,6 +91,8 @@ class Eq2:
 
         if weight is not None and not weight.isfinite().all():
             raise train.NotFinite(f"weights of images {(~weight.isfinite()).nonzero()[:5, 0].tolist()} are not finite: run notebook 04_reward again")
+        if weight is not None and not weight.any():
+            raise train.NotFinite("every image weighs nothing: no label or reward calls one good, so there is nothing to learn from; see notebook 04_reward")
         flow = scheduler.config.prediction_type == "flow_prediction"  # a sampler's own add_noise knows only the few steps it samples at
         self.scheduler = scheduler if flow else DDPMScheduler.from_config(scheduler.config)
         self.sources, self.batch, self.weight, self.empty = (model_data, pre_data), batch, weight, empty
@@ -195,22 +197,19 @@ def objective(run, pipe, model_data, rewards, pre_data):
     s = run.settings
     if not rewards.isfinite().all():
         raise train.NotFinite(f"rewards of images {(~rewards.isfinite()).nonzero()[:5, 0].tolist()} are not finite: run notebook 04_reward again")
-    weight = losses.weights(rewards, s.coefficient, s.baseline)
-    if not weight.any():
-        raise train.NotFinite("every image weighs nothing: no label or reward calls one good, so there is nothing to learn from; see notebook 04_reward")
     return Eq2(pipe.scheduler, diffusion.encode_prompts(pipe, [""])[0][0], model_data, pre_data, batch=(s.model_batch, s.pre_batch), beta=s.beta, drop=s.drop,
-               seed=s.seed, weight=weight, draw=s.draw, min_snr=s.min_snr)
+               seed=s.seed, weight=losses.weights(rewards, s.coefficient, s.baseline), draw=s.draw, min_snr=s.min_snr)
 
 
 class Watch:
     """Draws the same validation prompts from the same noise at intervals: `pictures` (P, H, W, 3) each, and `curve`, rows of step, reward and, with a
     judge, true. What was drawn is kept in the run's work folder, so that a resumed run has the looks of every step."""
 
-    def __init__(self, run, pipe, score, count=96):
+    def __init__(self, run, pipe, score, clip, count=96):
         table = runs.table(run.read("prompts", "prompts.csv"), ("prompt", "use", "category")).query("use == 'tune' and category == 'combination'").head(count)
         self.run, self.pipe, self.score, self.prompts = run, pipe, score, table.prompt.tolist()
         self.wants = [prompts.attributes(row) for row in table.to_dict("records")]
-        self.reader = judge.reader_of(run.settings.judge, reward.Clip(run.settings.clip)) if run.settings.judge else None
+        self.reader = judge.reader_of(run.settings.judge, clip) if run.settings.judge else None
         self.options = {k: v for k, v in runs.manifest(run.settings.scale, "generate")["settings"].items() if k in ("guidance", "steps")}
         self.pictures, self.curve = [], []
 
@@ -262,13 +261,14 @@ def main(settings):
     with engine.main_process_first():
         run = runs.Run("align", settings, needs=NEEDS)
     pipe, quiet = diffusion.load(settings.pipeline), not engine.is_main_process
-    score = reward.scorer(settings.scorer, run.read("reward", "model"), reward.Clip(settings.clip))
+    clip = reward.Clip(settings.clip)
+    score = reward.scorer(settings.scorer, run.read("reward", "model"), clip)
     with tqdm(desc="encoded", disable=quiet) as bar:
         model_data, rewards, pre_data, stream = material(run, pipe, score, engine, bar.update)
     left_out = ", ".join(f"{n} {why}" for why, n in stream.skipped.items()) or "none"
     engine.print(f"D_model {len(model_data)} images, D_pre {len(pre_data) if pre_data else 0} pairs; left out: {left_out}")
     loss_at, unet = objective(run, pipe, model_data, rewards, pre_data), trainable(pipe, settings)
-    watch = None if quiet else Watch(run, pipe, score)
+    watch = None if quiet else Watch(run, pipe, score, clip)
     for row in tune(run, unet, loss_at, watch, engine):
         engine.print(" · ".join(f"{name} {value:.4g}" for name, value in row.items()))
     engine.end_training()

@@ -18,6 +18,10 @@ OWL = "google/owlv2-base-patch16-ensemble"
 class UserError(Exception):
     """What one sentence can explain and its reader mend."""
 
+    def _render_traceback_(self):
+        """What IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(UserError, ValueError):
     """A parameter is unknown or has the wrong type; nothing has been run."""

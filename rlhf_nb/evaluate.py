@@ -45,7 +45,8 @@ def over_seeds(difference, draws=4000, seed=0):
     """What an effect is worth: difference (S, P) of S training seeds on the same P prompts, per prompt.
 
     Returns the mean, its 95 % interval by a bootstrap over both seeds and prompts (Owen, 2007; slightly wide rather than narrow), the standard deviation of
-    the seeds' means, the p-value of a paired t-test whose unit is the prompt, averaged over seeds, and that test's effect size d = mean / deviation.
+    the seeds' means, the p-value of a paired t-test whose unit is the prompt, averaged over seeds, and the effect size d: the mean over one seed's deviation
+    between prompts, so that it does not depend on the number of seeds.
     """
     from scipy.stats import ttest_1samp
 
@@ -54,9 +55,9 @@ def over_seeds(difference, draws=4000, seed=0):
     rng = np.random.default_rng(seed)
     seeds, prompts = rng.multinomial(count, np.full(count, 1 / count), draws), rng.multinomial(n, np.full(n, 1 / n), draws)
     low, high = np.quantile(np.einsum("ds,sp,dp->d", seeds, difference, prompts, optimize=True) / (count * n), (0.025, 0.975))
-    each = difference.mean(0)
+    each, spread = difference.mean(0), difference.std(1, ddof=1).mean() if n > 1 else 0.0
     return {"difference": float(each.mean()), "low": float(low), "high": float(high), "p": float(ttest_1samp(each, 0).pvalue) if each.std() else 1.0,
-            "d": float(each.mean() / each.std(ddof=1)) if each.std() else 0.0, "sd": float(difference.mean(1).std(ddof=1)) if count > 1 else np.nan,
+            "d": float(each.mean() / spread) if spread else 0.0, "sd": float(difference.mean(1).std(ddof=1)) if count > 1 else np.nan,
             "seeds": count, "n": n}
 
 

@@ -8,6 +8,7 @@ import time
 
 import ipywidgets as w
 import numpy as np
+import pandas as pd
 
 from .feedback import LABELS, fingerprint
 from .figures import png
@@ -134,10 +135,14 @@ class Comparer(w.VBox):
         super().__init__([self.caption, w.HBox(self.sides), *questions, w.HBox([self.back, self.progress])])
         self.show()
 
+    def table(self):
+        """What all raters said of these very pictures: rows of place, rater, prompt, asked and vote, +1 for the second set."""
+        here = pd.DataFrame({"place": range(len(self.prompts)), "prompt": self.prompts.astype(str), "pictures": self.marks})
+        return here.merge(self.votes.table(), on=["prompt", "pictures"])
+
     def given(self):
-        """{(place, asked): vote} of this rater on these very pictures, +1 for the second set."""
-        held = self.votes.table().query("rater == @self.rater").set_index(["prompt", "pictures", "asked"]).vote.to_dict()
-        return {(i, a): held[key] for i, p in enumerate(self.prompts) for a in ASKED if (key := (str(p), self.marks[i], a)) in held}
+        """{(place, asked): vote} of this rater."""
+        return self.table().query("rater == @self.rater").set_index(["place", "asked"]).vote.to_dict()
 
     def show(self, place=None):
         """Show prompt `place`, or the first one that is not answered in full."""

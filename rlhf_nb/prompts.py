@@ -108,6 +108,11 @@ def grammar(objects):
     }
 
 
+def shuffled(vocabulary, seed):
+    """All combinations of `vocabulary`, seen objects and unseen, in an order of `seed`'s: what scenes for an evaluation are rendered of."""
+    return np.random.default_rng(seed).permutation(np.array(grammar(vocabulary.objects)["combination"], dtype=object))
+
+
 def rare(want):
     """True for the combinations kept out of all feedback: one in six (colour, background) pairs, 12 of 72."""
     if want.colour is None or want.background is None:

@@ -29,9 +29,10 @@ class ArtifactError(config.UserError, RuntimeError):
 
 
 def root():
-    """Folder of all runs: RLHF_NB_RUNS, or `runs` beside the notebooks' folder."""
+    """Folder of all runs: RLHF_NB_RUNS, or `runs` in the clone around the working folder, or in that folder itself."""
     here = Path.cwd()
-    return Path(os.environ.get("RLHF_NB_RUNS") or (here.parent if (here.parent / "rlhf_nb").is_dir() else here) / "runs")
+    clone = next((f for f in (here, here.parent) if (f / "rlhf_nb" / "__init__.py").exists()), here)
+    return Path(os.environ.get("RLHF_NB_RUNS") or clone / "runs")
 
 
 def digest(path):

@@ -165,9 +165,13 @@ def make(scale, name):
 
 
 def basis(scale):
-    """What the points of a scale rest on, in 12 characters alike on all machines: prompts, base model, and the settings behind images, labels and reward."""
+    """What the points of a scale rest on, in 12 characters alike on all machines: prompts, base model, the settings behind images, labels and
+    reward, and the people among the raters."""
     given = {stage: {name: runs.manifest(scale, stage)["settings"][name] for name in names} for stage, names in BEHIND.items()}
-    return hashlib.sha256(json.dumps([given, runs.manifest(scale, "generate")["inputs"]], sort_keys=True).encode()).hexdigest()[:12]
+    raters = runs.table(runs.result(scale, "feedback", "raters.csv"), ("rater", "labels"))
+    people = raters[~raters.rater.astype(str).str.fullmatch(r"simulated-\d+|careless")][["rater", "labels"]].to_numpy().tolist()
+    parts = [given, runs.manifest(scale, "generate")["inputs"], *[people] * bool(people)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def finished(scale):

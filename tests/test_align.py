@@ -166,6 +166,8 @@ def test_what_does_not_fit_is_one_sentence(pipe, monkeypatch):
         align.encode(pipe, zip(images, PROMPTS[:2], strict=True))
     with pytest.raises(train.NotFinite, match=r"weights of images \[3\]"):
         eq2(pipe, weight=torch.tensor([1.0, 1.0, 1.0, float("nan"), 1.0]))
+    with pytest.raises(train.NotFinite, match="every image weighs nothing"):
+        eq2(pipe, weight=torch.zeros(5))
 
 
 def test_a_bad_sample_is_named_before_it_reaches_the_weights(pipe):

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -19,13 +20,26 @@ def site(smoke):
     return smoke / "_build" / "html"
 
 
-@pytest.mark.slow
-def test_a_second_run_of_the_graph_does_nothing(smoke):
+def planned(smoke):
+    """What the graph would do now on the finished smoke run."""
     environment = {**os.environ, "RLHF_NB_RUNS": str(smoke / "runs"), "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-m", "snakemake", "-s", "notebooks/Snakefile", "--cores", "2", "-n", "--nolock", "--rerun-triggers", "mtime", "params",
                "--config", "scale=smoke", f"out={smoke}/book/notebooks"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert "Nothing to be done" in done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_second_run_of_the_graph_does_what_is_out_of_date(smoke):
+    assert "Nothing to be done" in planned(smoke)
+    copy, made = smoke / "book" / "notebooks" / "07_best_of_n.ipynb", smoke / "runs" / "smoke" / "best_of_n" / "manifest.json"
+    before = copy.stat().st_mtime
+    made.rename(made.with_suffix(".away"))
+    found = planned(smoke)
+    made.with_suffix(".away").rename(made)
+    os.utime(copy, (before, before))
+    assert set(re.findall(r"output: \S*/(\w+)\.ipynb", found)) == {"07_best_of_n", "09_sensitivity"}
+    assert "Nothing to be done" in planned(smoke)
 
 
 @pytest.mark.slow
@@ -36,6 +50,17 @@ def test_strict_build_has_every_page(site):
     assert "evaluate" in (site / "provenance.html").read_text()
     results = (site / "notebooks" / "06_evaluate.html").read_text()
     assert '<p class="admonition-title">Here</p>' in results and "held-out combination prompts the base model gets everything right" in results
+
+
+@pytest.mark.slow
+def test_pages_load_nothing_from_elsewhere(site):
+    loads = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)="((?:https?:)?//[^"]+)"')
+    assert not {url for page in site.rglob("*.html") for url in loads.findall(page.read_text())}
+
+
+def test_a_book_without_its_scripts_is_not_built(tmp_path):
+    done = subprocess.run([sys.executable, "book/build.py", "--book", tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: the book's browser scripts are missing")
 
 
 @pytest.fixture

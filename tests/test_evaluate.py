@@ -79,11 +79,12 @@ def test_saturation_by_hand():
     assert evaluate.saturation(images).tolist() == [1, 0.5, 0, 0]
 
 
-def test_intervals_over_seeds_and_prompts_cover():
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_over_seeds_and_prompts_cover(seeds):
     rng, inside = np.random.default_rng(3), 0
     for k in range(200):
-        chance = 0.15 + 0.03 * rng.standard_normal((5, 1)) + 0.2 * rng.standard_normal((1, 150))  # an effect that varies with seed and prompt
-        result = evaluate.over_seeds(chance + 0.4 * rng.standard_normal((5, 150)), draws=400, seed=k)
+        chance = 0.15 + 0.03 * rng.standard_normal((seeds, 1)) + 0.2 * rng.standard_normal((1, 150))  # an effect that varies with seed and prompt
+        result = evaluate.over_seeds(chance + 0.4 * rng.standard_normal((seeds, 150)), draws=400, seed=k)
         inside += result["low"] <= 0.15 <= result["high"]
     assert 0.90 <= inside / 200 <= 0.99, inside
 
@@ -98,12 +99,13 @@ def test_the_interval_of_pairwise_accuracy_covers():
 
 
 def test_the_interval_of_the_frechet_ratio_covers():
-    g, inside = torch.Generator().manual_seed(0), 0
+    g, inside, widths = torch.Generator().manual_seed(0), 0, []
     for k in range(60):
         real, base, tuned = (torch.randn(300, 3, generator=g) + shift for shift in (0.0, 1.0, 1.2))
         _, low, high = evaluate.frechet_ratio(real, base, tuned, draws=40, seed=k)
         inside += low <= 1.2**2 <= high
-    assert 0.83 <= inside / 60 <= 1.0, inside
+        widths.append(high - low)
+    assert 0.83 <= inside / 60 <= 1.0 and np.mean(widths) < 0.6, (inside, np.mean(widths))
 
 
 def test_best_of_one_is_the_base_and_best_of_all_the_maximum():
@@ -119,6 +121,7 @@ def test_effects_over_seeds_by_hand():
     same = evaluate.over_seeds([[1, 0, 1, 0]] * 3)
     assert (same["difference"], same["sd"], same["seeds"], same["n"]) == (0.5, 0, 3, 4)
     assert same["d"] == pytest.approx(0.5 / np.std([1, 0, 1, 0], ddof=1))
+    assert evaluate.over_seeds([[1, 0, 1, 0], [0, 1, 0, 1]])["d"] == same["d"]  # as large for one seed as for many
     assert evaluate.over_seeds([[0, 0], [0, 0]])["p"] == 1
 
 

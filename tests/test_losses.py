@@ -1,11 +1,13 @@
 """Identities of every objective."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from rlhf_nb import diffusion, losses
+from rlhf_nb import diffusion, judge, losses, pretrain, reward, train
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,82 @@ def test_prompt_classification_identities():
 
 def test_prompt_classification_gradient():
     assert torch.autograd.gradcheck(lambda s: losses.prompt_classification(s, 2.0), torch.rand(3, 4, dtype=torch.double, requires_grad=True))
+
+
+def by_hand(logits, target):
+    return -(target * logits.log_softmax(1)).sum(1).mean()
+
+
+def test_the_autoencoder_pays_for_its_latents_alone_where_it_returns_the_picture():
+    class Perfect:
+        device = torch.device("cpu")
+
+        def encode(self, x):
+            self.x, latents = x, SimpleNamespace(mean=torch.zeros(len(x), 4, 8, 8), std=torch.ones(()), kl=lambda: torch.full((len(x),), 512.0))
+            return SimpleNamespace(latent_dist=latents)
+
+        def decode(self, latents):
+            return SimpleNamespace(sample=self.x + self.off)
+
+    model, images = Perfect(), np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3)).astype(np.uint8)
+    for model.off in (0.0, 0.5):  # an even error has no edges
+        loss, log = pretrain.autoencoder_loss(images, 2, 0)(model, 0)
+        assert float(loss) == pytest.approx(model.off + model.off**2 + 5e-4 * 2, rel=1e-3) and float(log["kl"]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("captions, target", [([[1], [2]], torch.eye(2)), ([[1], [1]], torch.full((2, 2), 0.5))])
+def test_equal_captions_are_no_negatives(captions, target):
+    logits, images = torch.tensor([[2.0, -1.0], [0.5, 1.0]]), np.zeros((2, 64, 64, 3), np.uint8)
+    model = type("Clip", (), {"device": torch.device("cpu"), "__call__": lambda *_, **__: SimpleNamespace(logits_per_image=logits)})()
+    loss, _ = pretrain.clip_loss(images, torch.tensor(captions), 2, 0)(model, 0)
+    assert torch.allclose(loss, (by_hand(logits, target) + by_hand(logits.T, target)) / 2)
+
+
+def test_near_misses_are_negatives_of_the_image_alone():
+    image, text, miss = torch.eye(4)[:2], torch.eye(4)[:2], torch.eye(4)[2:, None].expand(2, 3, 4)
+    model = SimpleNamespace(device=torch.device("cpu"), visual_projection=lambda _: image, vision_model=lambda _: SimpleNamespace(pooler_output=None),
+                            text_projection=lambda x: x, logit_scale=torch.tensor(2.0))
+    loss, log = pretrain.hard_clip_loss(np.zeros((2, 64, 64, 3), np.uint8), text, miss, 2, seed_in_order())(model, 0)
+    s = math.exp(2.0)
+    alone, among = math.log(1 + math.exp(-s)), math.log(1 + 4 * math.exp(-s))
+    assert float(loss) == pytest.approx((alone + among) / 2, rel=1e-4) and log["near"] == 1
+
+
+def seed_in_order():
+    """A seed under which the first two rows of two come in their order."""
+    return next(s for s in range(99) if train.rows_at(s, 0, 2, 2).tolist() == [0, 1])
+
+
+def test_the_judge_answers_every_attribute():
+    class Constant(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits = torch.nn.ParameterDict({a: torch.nn.Parameter(torch.randn(len(c))) for a, c in judge.CLASSES.items()})
+
+        def forward(self, x):
+            return {a: v.expand(len(x), -1) for a, v in self.logits.items()}
+
+    torch.manual_seed(0)
+    model = Constant()
+    loss, terms = judge.loss(np.zeros((3, 64, 64, 3), np.uint8), {a: np.zeros(3, int) for a in judge.CLASSES}, 3, 0)(model, 0)
+    smooth = {a: torch.full((1, len(c)), 0.02 / len(c)) + 0.98 * torch.eye(len(c))[:1] for a, c in judge.CLASSES.items()}
+    assert all(torch.allclose(terms[a], by_hand(model.logits[a][None], smooth[a]), atol=1e-4) for a in judge.CLASSES)
+    assert torch.allclose(loss, sum(terms.values()))
+
+
+def test_the_reward_pays_for_every_label_and_for_the_sentences_of_good_images():
+    class Dot(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(0.3))
+
+        def forward(self, image, texts):
+            return self.scale * torch.einsum("bd,bnd->bn", image, texts)
+
+    g = torch.Generator().manual_seed(0)
+    image, texts, candidates = torch.randn(4, 8, generator=g), torch.randn(5, 8, generator=g), torch.tensor([[0, 1, 2], [1, 3, 4], [2, 0, 4], [3, 1, 0]])
+    labels, model = torch.tensor([1.0, 0.0, 1.0, 0.0]), Dot()
+    loss, _ = reward.reward_loss(image, texts, candidates, labels, lam=0.5, temperature=2.0, batch=4, seed=0)(model, 0)
+    scores = model(image, texts[candidates])
+    mse, pc = (scores[:, 0] - labels).square().mean(), -(scores[labels > 0.5] / 2.0).log_softmax(1)[:, 0].mean()
+    assert torch.allclose(loss, mse + 0.5 * pc, atol=1e-6)

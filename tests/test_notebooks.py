@@ -29,7 +29,7 @@ def test_notebooks_print_what_they_printed(replayed):
 def test_one_seed_gives_the_same_digests(replayed, smoke):
     """Papermill through the graph and nbval ran every notebook once each: all artifacts must be equal byte for byte."""
     digests = [{p.parent.name: json.loads(p.read_text())["digest"] for p in folder.glob("smoke/**/manifest.json")} for folder in (replayed[1], smoke / "runs")]
-    assert len(digests[0]) == 13 and digests[0] == digests[1]
+    assert len(digests[0]) == 14 and digests[0] == digests[1]
 
 
 def test_reference_sources_are_the_notebooks_own():

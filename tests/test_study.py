@@ -142,6 +142,14 @@ def test_a_sweep_without_rows_says_so(runs_folder, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("given", [{"coefficient": 0.0}, {"baseline": 0.5}])
+def test_images_left_out_stay_out(smoke, runs_folder, given):
+    shutil.copytree(smoke / "runs", runs_folder)
+    with pytest.raises(config.ConfigError, match="leaves images out needs a coefficient above zero and no baseline"):
+        study.main(config.settings("study", **SMALL, arm="random", **given))
+
+
+@pytest.mark.slow
 def test_whoever_chooses_among_one_keeps_the_same(smoke):
     curves = pd.read_csv(smoke / "runs" / "smoke" / "best_of_n" / "best_of_n.csv").query("n == 1")
     assert curves.share.nunique() == 1 and curves.reward.nunique() == 1

@@ -79,7 +79,7 @@ def test_judge_agrees_with_the_eye(reader):
     eye = runs.Images(ROOT / "tests" / "eye")
     answers, named = judge.read(reader, eye[:]), (eye.rows["object"] != judge.MIXED).to_numpy()
     agree = {a: np.mean(answers[a].astype(str) == eye.rows[a].astype(str)) for a in judge.CLASSES}
-    assert len(eye) == 200 and agree["background"] > 0.97 and agree["count"] > 0.8 and agree["colour"] > 0.8
+    assert len(eye) == 200 and agree["background"] > 0.97 and agree["count"] > 0.84 and agree["colour"] > 0.86 and agree["object"] > 0.74
     assert np.mean(answers["object"][named] == eye.rows["object"][named]) > 0.85
 
 
