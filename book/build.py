@@ -22,17 +22,18 @@ def record(path):
 
 
 def provenance(runs):
-    """Markdown table of every finished stage: what made it, from what, on what, in how long; then the models and versions."""
-    lines = ["| stage | seed | made from | digest | seconds | finished | device |", "|---|---|---|---|---|---|---|"]
-    versions, models = {}, {}
+    """Markdown table of every finished stage: what made it, from what, in how long; then models, devices and versions."""
+    lines = ["| stage | seed | made from | digest | seconds | finished |", "|---|---|---|---|---|---|"]
+    versions, models, devices = {}, {}, set()
     for path in sorted([*runs.glob("*/manifest.json"), *runs.glob("study/*/manifest.json")], key=lambda p: json.loads(p.read_text())["finished"]):
         m = json.loads(path.read_text())
         versions = m["versions"]
+        devices.add(m["device"])
         models |= {k: v for k, v in m["inputs"].items() if "/" in k}
         lines.append(f"| {m['stage']} | {m['settings']['seed']} | {', '.join(m['inputs']) or '-'} | `{m['digest'][:12]}` | {m['seconds']:.0f} | "
-                     f"{m['finished'][:16].replace('T', ' ')} | {m['device']} |")
-    return ("\n".join(lines) + "\n\nModels: " + ", ".join(f"{k} `{v[:12]}`" for k, v in models.items()) + ". Versions: "
-            + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".\n")
+                     f"{m['finished'][:16].replace('T', ' ')} |")
+    told = [", ".join(f"{k} `{v[:12]}`" for k, v in models.items()), "; ".join(sorted(devices)), ", ".join(f"{k} {v}" for k, v in versions.items())]
+    return "\n".join(lines) + "\n\nModels: {}. Devices: {}. Versions: {}.\n".format(*told)
 
 
 def main():
