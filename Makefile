@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakefile --cores 2 --quiet progress rules --rerun-triggers mtime params --rerun-incomplete
 # What was killed outright leaves its lock behind: it goes where no other run of the graph is at work.
-UNLOCK := @pgrep -f "[S]nakefile --cores" > /dev/null 2>&1 || rm -rf .snakemake/locks
+UNLOCK := @if command -v pgrep > /dev/null && ! pgrep -f "[S]nakefile --cores" > /dev/null; then rm -rf .snakemake/locks; fi
 
 .PHONY: book test lab sweeps reference bundle clean
 

@@ -43,10 +43,10 @@ def main():
     ask.add_argument("--out", type=Path, default=ROOT, help="the site goes to OUT/_build/html")
     ask.add_argument("--cdn", action="store_true", help="where browser scripts are missing, let the pages load them from CDNs")
     args = ask.parse_args()
-    vendored = (args.book / "generated" / "extra" / "_static" / "vendor" / "fa-once.js").exists()
+    generated = args.book / "generated"
+    vendored = (generated / "extra" / "_static" / "vendor" / "fa-once.js").exists()
     if not vendored and not args.cdn:
         sys.exit("error: the book's browser scripts are missing: run `python book/vendor.py` once with a network, or let pages load them by --cdn")
-    generated = args.book / "generated"
     generated.mkdir(exist_ok=True)
     sha, number = record(args.book / "pith-record.json")
     (generated / "record.md").write_text(f"Recomputed when this page was built: SHA-256 `{sha}`, hence `pith:2023:{number}`.\n")

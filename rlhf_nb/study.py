@@ -264,16 +264,20 @@ def pairs(rows, more, less):
     return tuned.head(0)
 
 
-def between(rows, more, less):
-    """What points `more` reach above points `less`, prompt by prompt and seed by seed: `evaluate.over_seeds` and the rows' "source"; None without a pair."""
+def between(rows, more, less, of=None):
+    """What points `more` reach above points `less`, prompt by prompt and seed by seed, on the prompts `of` (bool, in their order) or all of them:
+    `evaluate.over_seeds` and the rows' "source"; None without a pair."""
     found = pairs(rows, more, less)
     each = [per_prompt(r) - per_prompt(r._replace(hits=r.hits_less)) for r in found.itertuples()]
-    return evaluate.over_seeds(np.stack(each)) | {"source": found.source.iloc[0]} if each else None
+    if not each:
+        return None
+    kept = slice(None) if of is None else of[:len(each[0])]
+    return evaluate.over_seeds(np.stack(each)[:, kept]) | {"source": found.source.iloc[0]}
 
 
-def spoken(rows, more, less):
+def spoken(rows, more, less, of=None):
     """`between` as words."""
-    gain = between(rows, more, less)
+    gain = between(rows, more, less, of)
     if not gain:
         return "no rows yet"
     return f"{evaluate.in_points(*(gain[c] for c in ('difference', 'low', 'high')))} ({gain['seeds']} seed{'s' * (gain['seeds'] > 1)}, {gain['source']})"

@@ -125,6 +125,9 @@ def test_two_kinds_of_points_by_hand():
     narrow = rows_of(("reward", 0, "x.....", 1.0), ("reward", 1, "x.....", 1.0)).assign(objects=2)
     gain = study.between(pd.concat([rows, narrow]), "objects == 0", "objects == 2")
     assert gain["seeds"] == 2 and gain["difference"] == pytest.approx((2 / 6 + 3 / 6) / 2)
+    first, all_of = np.array([True, False, False, True]), ("objects == 0", "objects == 2")  # the split may hold more prompts than were measured
+    alone = study.between(pd.concat([rows, narrow]), *all_of, first)
+    assert alone["n"] == 1 and alone["difference"] == pytest.approx((0.5 + 0.5) / 2)
     assert study.between(rows, "objects == 0", "objects == 2") is None and study.pairs(rows, "seed == 0", "seed == 0").frechet_less.tolist() == [3.0]
 
 
