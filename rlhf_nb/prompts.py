@@ -14,7 +14,6 @@ BACKGROUNDS = ("in the forest", "in the city", "on the moon", "in the field", "i
                "in the desert", "in San Francisco")
 CATEGORIES = ("count", "colour", "background", "combination")
 ATTRIBUTES = ("object", "count", "colour", "background")
-SPLITS = ("seen", "validation", "heldout", "unseen", "ood")
 DRAWING = 4  # the splits were drawn anew whenever settings had been measured on the prompts that wait for the final evaluation
 _IRREGULAR = {"mouse": "mice", "wolf": "wolves", "box": "boxes"}
 

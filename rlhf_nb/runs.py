@@ -181,13 +181,6 @@ def table(path, columns):
     return rows
 
 
-def save_images(folder, images, rows):
-    """A Hugging Face image folder: PNG files and metadata.csv with file_name, prompt and whatever else `rows` hold."""
-    names = [f"{i:06d}.png" for i in range(len(images))]
-    save_pngs(folder, images, names)
-    save_rows(folder, names, rows)
-
-
 def save_pngs(folder, images, names):
     """uint8 images (B, H, W, 3) as PNG files, each written whole or not at all."""
     from PIL import Image

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
-from . import align, config, diffusion, evaluate, judge, prompts, reward, runs, train
+from . import align, config, diffusion, evaluate, judge, prompts, reward, runs
 
 MEASURES = ("frechet", "reward", "vendi", "diversity", "saturated", "duplicated", "purity", "labels", "images", "seconds")
 BEHIND = {"generate": ("seed", "guidance", "steps", "per_simple", "per_combination"), "feedback": ("seed", "raters", "careless", "aggregation"),
@@ -89,16 +90,13 @@ def weigh(run, known, pictures, clip):
     return np.asarray(value, float) * used
 
 
-def tuned(run, pipe, pictures, weight, progress=None):
+def tuned(run, pipe, pictures, weight):
     """The U-Net after this point's training, resumably."""
-    s = run.settings
     model_data, rewards, pre_data, _ = align.material(run, pipe, weight, images=pictures.images)
-    objective = align.objective(run, pipe, model_data, rewards, pre_data)
-    unet = align.trainable(pipe, s)
-    for row in train.loop(unet, objective, steps=s.updates, lr=s.lr, batch=s.model_batch + s.pre_batch, accumulate=s.accumulate, warmup=s.updates // 20,
-                          ema=s.ema, folder=run.path("work"), save_every=100, log_every=20, accelerator=align.accelerator(s)):
-        if progress:
-            progress(row["step"])
+    unet = align.trainable(pipe, run.settings)
+    with tqdm(total=run.settings.updates, desc=f"{run.settings.arm} {run.settings.seed}") as bar:
+        for row in align.tune(run, unet, align.objective(run, pipe, model_data, rewards, pre_data)):
+            bar.update(row["step"] - bar.n)
     return unet
 
 
@@ -126,8 +124,6 @@ def measure(pipe, unet, reader, score, rows, settings):
 
 def main(settings):
     """Train and measure one point; its rows and manifest are in runs/<scale>/study/<key>."""
-    from tqdm.auto import tqdm
-
     if settings.scale == "sd15":
         raise config.ConfigError("experiments know the toy world only: run them at scale 'smoke' or 'toy'")
     run = runs.Run(f"study/{config.key(settings)}", settings, needs=["prompts", "generate", "feedback", "reward"])
@@ -144,8 +140,7 @@ def main(settings):
         about = {"purity": float(power[pictures.rows.truth > 0.5].sum() / power.sum()),   # share of the weight on truly right images
                  "labels": int(known.rows.label.notna().sum()) if settings.arm in ("reward", "shuffled", "labels") else 0,
                  "images": settings.kept or len(weight)}
-        with tqdm(total=settings.updates, desc=f"{settings.arm} {settings.seed}") as bar:
-            unet = tuned(run, pipe, pictures, weight, lambda step: bar.update(step - bar.n))
+        unet = tuned(run, pipe, pictures, weight)
     score, rows = reward.load(run.read("reward", "model"), clip), []
     for split in settings.splits:
         use = {"validation": "tune", "seen": "label"}.get(split, "evaluate")

@@ -26,6 +26,15 @@ def reader():
     return judge.load("toy/judge")
 
 
+def save_images(folder, images, rows):
+    """A Hugging Face image folder of `images`: PNG files and metadata.csv with file_name and the columns of `rows`."""
+    from rlhf_nb import runs
+
+    names = [f"{i:06d}.png" for i in range(len(images))]
+    runs.save_pngs(folder, images, names)
+    runs.save_rows(folder, names, rows)
+
+
 def tiny_owl(kind, folder):
     """A tiny random detector, "OwlViT" or "Owlv2", as its library saves it: 16 boxes an image, anywhere."""
     import torch

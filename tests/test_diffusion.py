@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import save_images
 
 from rlhf_nb import config, diffusion, judge, reward, runs
 
@@ -137,10 +138,10 @@ def test_head_is_a_layer_on_the_concatenation():
 def test_features_are_kept_by_content(tmp_path):
     clip = reward.Clip("toy/clip")
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
-    runs.save_images(tmp_path / "a", images, {"prompt": ["x"] * 5})
+    save_images(tmp_path / "a", images, {"prompt": ["x"] * 5})
     first = clip.folder(runs.Images(tmp_path / "a"), tmp_path / "cache")
     assert torch.equal(first, clip.images(images)) and torch.equal(first, clip.folder(runs.Images(tmp_path / "a"), tmp_path / "cache"))
-    runs.save_images(tmp_path / "a", images[::-1], {"prompt": ["x"] * 5})
+    save_images(tmp_path / "a", images[::-1], {"prompt": ["x"] * 5})
     assert torch.equal(clip.folder(runs.Images(tmp_path / "a"), tmp_path / "cache"), clip.images(images[::-1]))
     assert len(list((tmp_path / "cache").iterdir())) == 2
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import save_images
 
 from rlhf_nb import evaluate, feedback, runs
 
@@ -225,7 +226,7 @@ def test_wrong_files_are_refused_whole(tmp_path, name, content, message):
 
 
 def test_export_is_an_image_folder_and_reads_back(tmp_path):
-    runs.save_images(tmp_path / "in", np.zeros((3, 8, 8, 3), np.uint8), {"prompt": ["Two cats."] * 3})
+    save_images(tmp_path / "in", np.zeros((3, 8, 8, 3), np.uint8), {"prompt": ["Two cats."] * 3})
     images, store = runs.Images(tmp_path / "in"), feedback.Store(tmp_path / "f.sqlite")
     store.add([row(0), row(0, "bad", "bob"), row(2, "skip")])
     feedback.export(tmp_path / "out", images, store.table())
@@ -239,7 +240,7 @@ def test_export_is_an_image_folder_and_reads_back(tmp_path):
 
 def test_labels_of_other_images_do_not_enter(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3), np.uint8)
-    runs.save_images(tmp_path / "in", pictures, {"prompt": ["Two cats.", "A red star."]})
+    save_images(tmp_path / "in", pictures, {"prompt": ["Two cats.", "A red star."]})
     store, images = feedback.Store(tmp_path / "f.sqlite"), runs.Images(tmp_path / "in")
     store.add([row(0), row(1), row(9)])
     assert [r["image"] for r in feedback.belonging(store.table(), images)] == [0]  # the second is another prompt's, the third is not there

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_owl
+from conftest import save_images, tiny_owl
 
 from rlhf_nb import align, config, diffusion, runs, train
 
@@ -163,7 +163,7 @@ def test_scale_sd15_on_its_own_folder_layout(sd15, monkeypatch):
                          temperature=2.0, batch=8, updates=4, lr=1e-4)
     head.save(run.path("model"), {})
     run.finish()
-    runs.save_images(sd15 / "laion", np.random.default_rng(0).integers(0, 255, (5, 80, 70, 3), dtype=np.uint8),
+    save_images(sd15 / "laion", np.random.default_rng(0).integers(0, 255, (5, 80, 70, 3), dtype=np.uint8),
                      pd.DataFrame({"prompt": ["a b"] * 5, "aesthetic": [4.0, 6.0, 6.0, 6.0, 6.0]}))
     (sd15 / "settings.yaml").write_text(f"scale: sd15\npipeline: {sd15}/sd\nclip: {sd15}/clip\npretraining: {sd15}/laion\nupdates: 3\nmodel_batch: 4\n"
                                         "pre_batch: 4\naccumulate: 2\nlora: 2\nextras: [tensorboard]\n")

@@ -42,10 +42,11 @@ def test_wrong_answers_of_the_reward_are_seen_prompts():
 
 def test_splits_share_nothing():
     rows = prompts.split_rows(prompts.TOY, labelled=900, tuned=200, evaluated=500, tested=40)
-    of = {s: {r["prompt"] for r in rows if r["split"] == s} for s in prompts.SPLITS}
-    for a in prompts.SPLITS:
+    names = ("seen", "validation", "heldout", "unseen", "ood")
+    of = {s: {r["prompt"] for r in rows if r["split"] == s} for s in names}
+    for a in names:
         assert of[a]
-        for b in prompts.SPLITS:
+        for b in names:
             assert a == b or not of[a] & of[b], (a, b)
     counts = {s: sum(r["use"] == "evaluate" and r["split"] == s and r["category"] == "combination" for r in rows) for s in ("heldout", "unseen", "ood")}
     assert counts == {"heldout": 500, "unseen": 500, "ood": 500}

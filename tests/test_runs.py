@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from conftest import save_images
 
 from rlhf_nb import align, config, runs
 
@@ -56,7 +57,7 @@ def test_images_round_trip_and_a_corrupt_one_is_named(tmp_path):
     import numpy as np
 
     images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
-    runs.save_images(tmp_path, images, {"prompt": ["a", "b", "c"]})
+    save_images(tmp_path, images, {"prompt": ["a", "b", "c"]})
     folder = runs.Images(tmp_path)
     assert np.array_equal(folder[:], images) and np.array_equal(folder[np.array([2, 0])], images[[2, 0]])
     (tmp_path / "000001.png").write_bytes((tmp_path / "000001.png").read_bytes()[:60])

@@ -1,4 +1,4 @@
-"""`python -m rlhf_nb.benchmark`: ours against the stock way in the same run, alternating, as ratios.
+"""`python tests/benchmark.py`: ours against the stock way in the same run, alternating, as ratios.
 
 Training: the loop of diffusers' own text-to-image example, which encodes pictures and prompts in every step, on the same U-Net, batch,
 precision and optimiser. Sampling: the stock pipeline called prompt by prompt with the same solver and steps. `--sd15` takes the true
@@ -16,7 +16,7 @@ from importlib import metadata
 import numpy as np
 import torch
 
-from . import align, diffusion, losses, train
+from rlhf_nb import align, config, diffusion, losses, train
 
 LINE = "{:44} {:>8} {:>12} {:>12}"
 
@@ -80,8 +80,6 @@ def step_flops(unet, batch, text):
 def training(pipe, images, sentences, batch, precision, rounds, lora=0, extras=()):
     """Seconds of a step of `batch`, ours and the stock way: {"ours", "stock"}, a step's FLOP, and the peak GiB of ours on a GPU."""
     from diffusers import DDPMScheduler
-
-    from . import config
 
     device, schedule = pipe.unet.device, DDPMScheduler.from_config(pipe.scheduler.config)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
@@ -229,7 +227,7 @@ def main():
     found = {"device": torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads", "date": time.strftime("%Y-%m-%d"),
              "versions": {p: metadata.version(p) for p in ("torch", "diffusers", "accelerate")},
              "rows": grown(pipe, options.growth) if options.growth else against_stock(pipe, options),
-             "command": " ".join(["python -m rlhf_nb.benchmark", *sys.argv[1:]])}
+             "command": " ".join(["python tests/benchmark.py", *sys.argv[1:]])}
     print(f"{found['device']}, {found['date']}")
     if options.record:
         with open(options.record, "w") as file:
