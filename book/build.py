@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,7 @@ def main():
     sha, number = record(args.book / "pith-record.json")
     (generated / "record.md").write_text(f"Recomputed when this page was built: SHA-256 `{sha}`, hence `pith:2023:{number}`.\n")
     (generated / "provenance.md").write_text(provenance(args.runs))
+    shutil.copy(args.runs / "evaluate" / "result.png", generated)
     settings = yaml.safe_load((ROOT / "_config.yml").read_text())
     if where := os.environ.get("GITHUB_REPOSITORY"):  # on the host that publishes the book
         settings |= {"repository": {"url": f"https://github.com/{where}", "branch": "main"},
