@@ -83,8 +83,7 @@ def test_environment_installs_the_lock():
     quoted = re.findall(r'"([A-Za-z][\w-]*[<>=][^"]*)"', project.split("[tool.setuptools]")[0].split("dependencies", 1)[1])
     names = {k.lower().replace("_", "-"): v for k, v in locked.items()}
     for requirement in map(Requirement, quoted):
-        if requirement.name != "jupyterlab":
-            assert names[requirement.name.lower()] in requirement.specifier, requirement
+        assert names[requirement.name.lower()] in requirement.specifier, requirement
 
 
 def test_readme_commands_exist():

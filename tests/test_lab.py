@@ -1,4 +1,4 @@
-"""The labelling widget in a real JupyterLab: mouse, keyboard, undo, a restarted kernel, and the rows that are left."""
+"""The labelling widget in a real JupyterLab: mouse, keyboard, undo, a restarted kernel, and the rows that are left; and the chapters' boxes."""
 
 import os
 import socket
@@ -23,6 +23,11 @@ images = np.random.default_rng(0).integers(0, 255, (15, 64, 64, 3), np.uint8)
 labeling.Labeler(images, prompts, feedback.Store({store!r}), "ann")
 """
 
+BOX = """:::{admonition} Paper
+:class: note
+What the paper claims, as the chapters have it.
+:::"""
+
 
 @pytest.fixture
 def lab(tmp_path):
@@ -31,8 +36,8 @@ def lab(tmp_path):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     store = tmp_path / "labels.sqlite"
-    cell = nbformat.v4.new_code_cell(CELL.format(root=str(ROOT), store=str(store)).strip())
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}), tmp_path / "label.ipynb")
+    cells = [nbformat.v4.new_code_cell(CELL.format(root=str(ROOT), store=str(store)).strip()), nbformat.v4.new_markdown_cell(BOX)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}), tmp_path / "label.ipynb")
     home = {name: str(tmp_path / "home") for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0",
                "--IdentityProvider.token=", f"--ServerApp.root_dir={tmp_path}", "--LabApp.news_url=",
@@ -74,6 +79,8 @@ def test_labelling_in_jupyterlab(browser, lab):
 
     run_cell()
     assert "<b>" in page.locator(".widget-html-content strong").inner_text()  # markup in a prompt is text
+    box = page.locator(".jp-MarkdownCell").last.inner_text()
+    assert "What the paper claims" in box and ":::" not in box  # the book's boxes are boxes here, too
     assert page.locator("img.widget-image").first.bounding_box()["width"] >= 250
     clicked = [(0, "good"), (1, "bad"), (2, "skip"), (0, "bad"), (1, "bad"), (2, "good")]
     for n, (slot, label) in enumerate(clicked, 1):
