@@ -1,7 +1,7 @@
 # `make book` and `make test` set up what they need; nothing else has to be installed but Python 3.11+ and make.
 PYTHON ?= python3
 BIN := .venv/bin
-SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakefile --cores 2 --quiet progress rules --rerun-triggers mtime params --rerun-incomplete
+SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakefile --cores 2 --quiet host progress rules reason --rerun-triggers mtime params --rerun-incomplete
 # What was killed outright leaves its lock behind: it goes where no other run of the graph is at work.
 UNLOCK := @if command -v pgrep > /dev/null && ! pgrep -f "[S]nakefile --cores" > /dev/null; then rm -rf .snakemake/locks; fi
 

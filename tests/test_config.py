@@ -103,3 +103,17 @@ def test_papermill_fails_with_one_sentence(tmp_path, stem, given, words):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, "RLHF_NB_RUNS": str(tmp_path / "runs")})
     assert done.returncode != 0 and words in done.stderr.strip().splitlines()[-1]
     assert not list(tmp_path.glob("runs/*/*/manifest.json"))
+
+
+@pytest.mark.slow
+def test_the_graph_stops_with_the_notebook_and_its_sentence(tmp_path):
+    import os
+
+    (tmp_path / "01_prompts.yaml").write_text("betta: 1\n")
+    command = [sys.executable, "-m", "snakemake", "-s", "notebooks/Snakefile", "--cores", "1", "--nolock", "--quiet", "all", "--config", "scale=smoke",
+               f"out={tmp_path}/out", f"settings={tmp_path}", "--", f"{tmp_path}/out/01_prompts.ipynb"]
+    environment = {**os.environ, "RLHF_NB_RUNS": str(tmp_path / "runs"), "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    said = done.stdout.strip().splitlines()
+    assert done.returncode and said[-2].endswith("01_prompts failed:") and said[-1].startswith("ConfigError: unknown parameter 'betta'"), done
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "out" / "01_prompts.ipynb").exists()
