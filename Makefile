@@ -21,8 +21,9 @@ test: .venv/ready  ## lint, unit tests, notebooks against their references, stri
 lab: .venv/ready  ## step through the notebooks
 	$(BIN)/jupyter lab notebooks
 
-sweeps: .venv/ready        ## run the missing points of the recorded sweeps (after `make book`; hours, resumable; `make sweeps sweep=controls` for some)
+sweeps: .venv/ready        ## run those points of the recorded sweeps that runs/ lacks (hours, resumable; `make sweeps sweep=controls` for some)
 	$(UNLOCK)
+	$(SNAKEMAKE) --config scale=toy -- book/notebooks/04_reward.ipynb
 	$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps; status=$$?; $(BIN)/python -m rlhf_nb.study --record && exit $$status
 
 reference: .venv/ready     ## refresh the executed copies that nbval compares with

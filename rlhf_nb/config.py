@@ -89,7 +89,9 @@ class Reward(Stage):
 
 
 @dataclass(frozen=True)
-class Align(Models):
+class Training(Models):
+    """Eq. 2 on whatever weighs the images."""
+
     beta: float = 0.06             # weight of the pre-training term
     updates: int = 2000
     model_batch: int = 32          # rows of D_model a step
@@ -110,11 +112,15 @@ class Align(Models):
     pre_images: int = 6000
     min_score: float = 0.0         # lowest aesthetic score of a pre-training image
     judge: str = "toy/judge"
+
+
+@dataclass(frozen=True)
+class Align(Training):
     scorer: str = "learnt"         # or "similarity", or the folder or hub name of a preference scorer of CLIP's architecture
 
 
 @dataclass(frozen=True)
-class Study(Align):
+class Study(Training):
     """One point of an experiment: notebook 05's training under another weighing, measured on some prompts."""
 
     arm: str = "reward"            # what an image weighs before the power k: see CHOICES; "none" is the base model
@@ -195,9 +201,10 @@ _SD15 = {"pipeline": SD15, "clip": CLIP_L, "judge": ""}
 EXECUTION = ("accumulate", "extras")  # how a run is done, not what comes out: it may change between a kill and a new start
 CHOICES = {"arm": ("none", "reward", "labels", "oracle", "shuffled", "constant", "random", "similarity"),
            "splits": ("validation", "seen", "heldout", "unseen", "ood"),
-           "aggregation": ("majority", "dawid-skene"), "draw": ("uniform", "weight"), "precision": ("no", "bf16", "fp16"),
+           "vocabulary": ("toy", "paper"), "aggregation": ("majority", "dawid-skene"), "draw": ("uniform", "weight"), "precision": ("no", "bf16", "fp16"),
            "extras": ("checkpointing", "compile", "tensorboard")}
-ZERO = ("seed", "raters", "lora", "pre_batch", "labelled", "tuned", "evaluated", "tested", "test_seen", "objects", "kept")  # whole numbers that may be zero
+ZERO = ("seed", "raters", "lora", "pre_batch", "labelled", "test_seen", "objects", "kept")  # whole numbers that may be zero
+SHARES = ("careless", "drop", "ema", "error", "labelled")  # numbers from 0 to 1
 # The defaults above are the toy scale's; here is what the other two change.
 SCALES = {
     "smoke": {
@@ -268,17 +275,17 @@ def settings(stage, **given):
     values = shared | SCALES[scale].get(stage, {}) | {k: v for k, v in given.items() if v is not None}
     for name, value in values.items():
         kind = known[name].type
-        value = tuple(value) if kind is tuple and isinstance(value, list) else value
-        value = float(value) if kind is float and type(value) is int else value
-        if type(value) is not kind:
-            raise ConfigError(f"parameter {name!r} must be {kind.__name__}, not {value!r}")
-        least = 0 if kind is float or name in ZERO else 1
-        if kind in (int, float) and not (value >= least and value < float("inf")) or name in ("temperature", "lr") and value == 0:
-            bound = "above zero" if name in ("temperature", "lr") else f"at least {least}"
+        of = type((known[name].default or ("",))[0]) if kind is tuple else kind  # of a list's elements
+        each = [float(v) if of is float and type(v) is int else v for v in (value if kind is tuple and isinstance(value, list | tuple) else [value])]
+        if kind is tuple and not isinstance(value, list | tuple) or any(type(v) is not of for v in each):
+            raise ConfigError(f"parameter {name!r} must be {f'a list of {of.__name__}' if kind is tuple else of.__name__}, not {value!r}")
+        least, most = 0 if of is float or name in ZERO else 1, 1 if name in SHARES and of is float else float("inf")
+        if of in (int, float) and not all(least <= v <= most and v < float("inf") for v in each) or name in ("temperature", "lr") and value == 0:
+            bound = "above zero" if name in ("temperature", "lr") else f"at least {least}" + " and at most 1" * (most == 1)
             raise ConfigError(f"parameter {name!r} must be a finite number, {bound}, not {value!r}")
-        if name in CHOICES and not set(value if kind is tuple else (value,)) <= set(CHOICES[name]):
+        if name in CHOICES and not set(each) <= set(CHOICES[name]):
             raise ConfigError(f"parameter {name!r} must be one of {', '.join(CHOICES[name])}, not {value!r}")
-        values[name] = value
+        values[name] = tuple(each) if kind is tuple else each[0]
     return cls(**values)
 
 

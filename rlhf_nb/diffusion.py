@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import config, runs, train
+from . import config, losses, runs, train
 
 PATIENCE = timedelta(hours=6)  # of processes that wait for the first one to draw, hash or save
 SMALL = 128  # pixels; larger pictures are encoded, drawn and decoded in smaller batches
@@ -63,6 +63,8 @@ def load(name):
     pipe = loading(diffusers.StableDiffusionPipeline, name, **parts, safety_checker=None, requires_safety_checker=False)
     flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": pipe.scheduler.config.get("shift", 1.0)}
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, **(flow if "FlowMatch" in type(pipe.scheduler).__name__ else {}))
+    if pipe.scheduler.config.prediction_type not in losses.PREDICTIONS:
+        raise ModelError(f"{name!r} predicts {pipe.scheduler.config.prediction_type!r}: give a model that predicts one of {', '.join(losses.PREDICTIONS)}")
     if len(pipe.tokenizer) > pipe.text_encoder.config.vocab_size:
         raise ModelError(f"the tokenizer of {name!r} knows {len(pipe.tokenizer)} tokens, its text encoder {pipe.text_encoder.config.vocab_size}: "
                          "they are of different models, restore the folder")
@@ -189,6 +191,12 @@ def draw(pipe, prompts, rows, folder, *, seed, batch=None, progress=None, rank=0
             pending.result()
     if rank == 0:
         runs.save_rows(folder, names, rows)
+
+
+def sample_kept(pipe, prompts, folder, **options):
+    """`sample` with the pictures kept in `folder`, so that a killed call goes on where it stopped; options as in `draw`."""
+    draw(pipe, prompts, {"prompt": prompts}, folder, **options)
+    return runs.Images(folder)[:]
 
 
 def save_unet(unet, folder):

@@ -69,8 +69,8 @@ def holm(p):
 
 
 def verdict(low, high):
-    """What an interval says of a claimed gain: "borne out" above zero, "not" below, "undecided" where it holds zero."""
-    return "borne out" if low > 0 else "not" if high < 0 else "undecided"
+    """What an interval says of a claimed gain: "borne out" above zero, "refuted" below, "undecided" where it holds zero."""
+    return "borne out" if low > 0 else "refuted" if high < 0 else "undecided"
 
 
 def in_points(difference, low, high):

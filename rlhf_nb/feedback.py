@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from . import config
+
 LABELS = ("good", "bad", "skip")
 SCHEMA = 3
 # Fleiss' kappa between people on such labels, three raters an image, computed from a public set: several
@@ -22,8 +24,18 @@ SCHEMA = 3
 KAPPA = {"count": 0.684, "colour": 0.650, "background": 0.650, "combination": 0.650}
 
 
-class LabelFileError(ValueError):
+class LabelFileError(config.UserError, ValueError):
     """A file of labels is wrong; the message names file, row, column and remedy, and nothing of it was taken."""
+
+
+def _opened(path):
+    db = sqlite3.connect(path, timeout=60)
+    try:
+        db.execute("PRAGMA synchronous = FULL")
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise LabelFileError(f"{path} cannot be read as a store of labels ({error}): restore it, or move it away to begin anew") from None
+    return db
 
 
 class Store:
@@ -31,14 +43,14 @@ class Store:
 
     def __init__(self, path):
         self.path = str(path)
-        with closing(self._open()) as db, db:
+        with closing(_opened(self.path)) as db, db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version == SCHEMA:
                 return  # a finished file is not touched
             db.execute("BEGIN IMMEDIATE")  # two kernels may meet a new file at once
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA:
-                raise ValueError(f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA}): update rlhf_nb")
+                raise LabelFileError(f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA}): update rlhf_nb")
             db.execute("""CREATE TABLE IF NOT EXISTS judgements (id INTEGER PRIMARY KEY, rater TEXT NOT NULL, image INTEGER NOT NULL,
                 prompt TEXT NOT NULL, label TEXT CHECK (label IN ('good', 'bad', 'skip')), shown_with TEXT NOT NULL DEFAULT '', position INTEGER,
                 picture TEXT, seconds REAL, time REAL NOT NULL, undoes INTEGER REFERENCES judgements (id))""")
@@ -48,11 +60,6 @@ class Store:
                     db.execute(f"ALTER TABLE judgements ADD COLUMN {name} {kind}")
             db.execute(f"PRAGMA user_version = {SCHEMA}")
 
-    def _open(self):
-        db = sqlite3.connect(self.path, timeout=60)
-        db.execute("PRAGMA synchronous = FULL")
-        return db
-
     def add(self, rows, replaces=()):
         """Append judgements, dicts with rater, image, prompt, label and optionally shown_with, position, picture (its `fingerprint`),
         seconds, time; returns their ids. In the same stroke the judgements `replaces` of the first row's rater are taken back."""
@@ -60,7 +67,7 @@ class Store:
         for row in rows:
             if row["label"] not in LABELS:
                 raise ValueError(f"label of image {row['image']} must be one of {', '.join(LABELS)}, not {row['label']!r}")
-        with closing(self._open()) as db, db:
+        with closing(_opened(self.path)) as db, db:
             for identity in replaces:
                 self._undo(db, identity, rows[0]["rater"])
             return [db.execute("INSERT INTO judgements (rater, image, prompt, label, shown_with, position, picture, seconds, time) VALUES (:rater, "
@@ -68,7 +75,7 @@ class Store:
 
     def undo(self, identity, rater):
         """Take back judgement `identity` of `rater`; the row stays, a second row says that it no longer holds."""
-        with closing(self._open()) as db, db:
+        with closing(_opened(self.path)) as db, db:
             self._undo(db, identity, rater)
 
     def _undo(self, db, identity, rater):
@@ -79,7 +86,7 @@ class Store:
 
     def table(self):
         """The judgements that hold: id, rater, image, prompt, label, shown_with, position, picture, seconds, time."""
-        with closing(self._open()) as db:
+        with closing(_opened(self.path)) as db:
             return pd.read_sql_query("SELECT id, rater, image, prompt, label, shown_with, position, picture, seconds, time FROM judgements WHERE "
                                      "label IS NOT NULL AND id NOT IN (SELECT undoes FROM judgements WHERE undoes IS NOT NULL) ORDER BY id", db)
 
@@ -89,19 +96,19 @@ class Votes:
 
     def __init__(self, path):
         self.path = str(path)
-        with closing(sqlite3.connect(self.path, timeout=60)) as db, db:
+        with closing(_opened(self.path)) as db, db:
             db.execute("CREATE TABLE IF NOT EXISTS votes (id INTEGER PRIMARY KEY, rater TEXT NOT NULL, prompt TEXT NOT NULL, asked TEXT NOT NULL, "
                        "vote INTEGER CHECK (vote IN (-1, 0, 1)), pictures TEXT NOT NULL, time REAL NOT NULL)")
 
     def add(self, rater, prompt, asked, vote, pictures):
         """One vote, on disk when this returns; `pictures` is the fingerprint of both sets."""
-        with closing(sqlite3.connect(self.path, timeout=60)) as db, db:
+        with closing(_opened(self.path)) as db, db:
             db.execute("INSERT INTO votes (rater, prompt, asked, vote, pictures, time) VALUES (?, ?, ?, ?, ?, ?)",
                        (str(rater), str(prompt), asked, vote, pictures, time.time()))
 
     def table(self):
         """The votes that hold: rater, prompt, asked, vote, pictures."""
-        with closing(sqlite3.connect(self.path, timeout=60)) as db:
+        with closing(_opened(self.path)) as db:
             rows = pd.read_sql_query("SELECT rater, prompt, asked, vote, pictures FROM votes ORDER BY id", db)
         return rows.drop_duplicates(["rater", "prompt", "asked", "pictures"], keep="last").reset_index(drop=True)
 

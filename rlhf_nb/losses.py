@@ -6,6 +6,8 @@ Letters: B batch, C H W latent, L tokens, D feature, N candidate prompts.
 import torch
 import torch.nn.functional as F
 
+PREDICTIONS = ("epsilon", "v_prediction", "flow_prediction")  # of the U-Net
+
 
 def diffused(scheduler, latents, noise, timesteps):
     """The forward process under the scheduler's own parameterisation: (noisy latents, what the U-Net must predict, its time input, SNR).
@@ -24,7 +26,7 @@ def diffused(scheduler, latents, noise, timesteps):
         return noisy, noise, timesteps, alpha / (1 - alpha)
     if kind == "v_prediction":
         return noisy, scheduler.get_velocity(latents, noise, timesteps), timesteps, alpha / (1 - alpha)
-    raise ValueError(f"prediction type {kind!r} is not supported; use a model with 'epsilon', 'v_prediction' or 'flow_prediction'")
+    raise ValueError(f"prediction type {kind!r} is none of {', '.join(PREDICTIONS)}")
 
 
 def denoising(unet, scheduler, latents, encoder_hidden_states, timesteps, noise, min_snr=0.0):
@@ -38,7 +40,8 @@ def denoising(unet, scheduler, latents, encoder_hidden_states, timesteps, noise,
     error = (noise_pred.float() - target.float()).square().mean((1, 2, 3))
     if not min_snr:
         return error
-    return error * snr.clamp(max=min_snr) / (snr if scheduler.config.prediction_type == "epsilon" else snr + 1)
+    kind = scheduler.config.prediction_type  # what turns the error of the prediction into that of the clean latents
+    return error * snr.clamp(max=min_snr) / (snr if kind == "epsilon" else snr + 1 if kind == "v_prediction" else (1 + snr.sqrt()).square())
 
 
 def weights(reward, coefficient=1.0, baseline=0.0):

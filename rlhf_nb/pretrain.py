@@ -147,7 +147,7 @@ def text_states(clip_model, tokens, captions):
     """Outputs (N, D) of the text tower before its projection; each unique caption is encoded once."""
     unique, rows = np.unique(np.asarray(captions, dtype=str), return_inverse=True)
     ids = tokens(list(unique), padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return torch.cat([clip_model.text_model(part).pooler_output for part in ids.split(1024)])[torch.from_numpy(rows)]
+    return torch.cat([clip_model.text_model(part.to(clip_model.device)).pooler_output.cpu() for part in ids.split(1024)])[torch.from_numpy(rows)]
 
 
 def unet():

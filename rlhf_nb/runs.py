@@ -95,7 +95,7 @@ class Run:
     """One stage being made: `path(name)` to write to, `read(stage, name)` for inputs, `finish()` when all is there."""
 
     def __init__(self, stage, settings, needs=()):
-        self.stage, self.settings, self.begun = stage, settings, time.time()
+        self.stage, self.settings = stage, settings
         self.inputs = {n: manifest(settings.scale, n)["digest"] for n in needs}
         models = {v for f in ("pipeline", "clip", "judge") if (v := getattr(settings, f, "")) and Path(config.place(v)).is_dir()}
         self.inputs |= {m: digest(config.place(m)) for m in sorted(models)}
@@ -112,19 +112,26 @@ class Run:
                 part = mark.with_suffix(f".{os.getpid()}")
                 part.write_text(started)
                 part.replace(mark)
+            self.begun = self._attempt()
         except OSError as error:
             raise ArtifactError(f"cannot write to {self.folder} ({error.strerror}): free or unlock it, or set RLHF_NB_RUNS to another folder") from None
+
+    def _attempt(self):
+        """When this stage would have begun had no attempt been killed: now, less the seconds from each earlier one's start to the last thing it wrote."""
+        file, now, spent = self.path("work/attempt.json"), time.time(), 0.0
+        if os.environ.get("RANK", "0") != "0":
+            return now  # of several processes the first keeps the time
+        if file.exists():
+            last = json.loads(file.read_text())
+            spent = last["spent"] + max(p.stat().st_mtime for p in self.folder.rglob("*")) - last["begun"]
+        file.with_suffix(".part").write_text(json.dumps({"begun": now, "spent": spent}))
+        file.with_suffix(".part").replace(file)
+        return now - spent
 
     def path(self, name):
         """Where to write `name`; its folder exists."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def fresh(self, name):
-        """Like `path`, with what a killed attempt left there removed."""
-        path = self.path(name)
-        path.unlink(missing_ok=True)
         return path
 
     def read(self, stage, name=""):

@@ -40,8 +40,8 @@ def labelled(run, clip):
     s, rng = run.settings, np.random.default_rng([run.settings.seed, 31])
     rows = runs.table(run.read("feedback", "labels.csv"), ("prompt", "use", "label", "truth")).query("use == 'label'").reset_index(drop=True)
     if s.raters:
-        flips = rng.random((s.raters, len(rows))) < s.error
-        rows["label"] = ((rows.truth.to_numpy() > 0.5) ^ flips).mean(0).round()
+        votes = ((rows.truth.to_numpy() > 0.5) ^ (rng.random((s.raters, len(rows))) < s.error)).mean(0)
+        rows["label"] = np.where(votes == 0.5, np.nan, votes.round())  # a tie is no label
     rows.loc[rng.random(len(rows)) >= s.labelled, "label"] = np.nan
     if s.arm == "shuffled":
         rows["label"] = rng.permutation(rows.label)
@@ -97,6 +97,8 @@ def tuned(run, pipe, pictures, weight):
     with tqdm(total=run.settings.updates, desc=f"{run.settings.arm} {run.settings.seed}") as bar:
         for row in align.tune(run, unet, align.objective(run, pipe, model_data, rewards, pre_data)):
             bar.update(row["step"] - bar.n)
+    for part in (pipe.vae, pipe.text_encoder):  # training needed their place
+        part.to(unet.device)
     return unet
 
 
@@ -126,7 +128,11 @@ def main(settings):
     """Train and measure one point; its rows and manifest are in runs/<scale>/study/<key>."""
     if settings.scale == "sd15":
         raise config.ConfigError("experiments know the toy world only: run them at scale 'smoke' or 'toy'")
+    if settings.precision != "no":
+        raise config.ConfigError("experiments train in single precision: leave `precision` at 'no'")
     run = runs.Run(f"study/{config.key(settings)}", settings, needs=["prompts", "generate", "feedback", "reward"])
+    if runs.manifest(settings.scale, "reward")["settings"]["weighted"]:
+        raise config.ConfigError("experiments train the reward on labels of equal weight: run notebook 04_reward without `weighted`")
     table = runs.table(run.read("prompts", "prompts.csv"), ("prompt", "use", "category", "split"))
     pipe, clip = diffusion.load(settings.pipeline), reward.Clip(settings.clip)
     reader, unet, about = judge.reader_of(settings.judge, clip), pipe.unet, {}
@@ -169,16 +175,21 @@ def basis(scale):
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def finished(scale):
-    """The rows of every point that this machine's runs hold, with where and when they were made; points of an older reward are left out."""
+def held(scale):
+    """The table and manifest of every point that this machine's runs hold, the newest last; points of an older reward are left out."""
     found = []
-    for path in sorted((runs.root() / scale / "study").glob("*/rows.csv")):
+    for path in (runs.root() / scale / "study").glob("*/rows.csv"):
         try:
-            made = runs.manifest(scale, f"study/{path.parent.name}")
+            found.append((path, runs.manifest(scale, f"study/{path.parent.name}")))
         except runs.ArtifactError:
             continue
-        found.append(runs.table(path, ("settings", "split", "hits")).assign(
-            made=made["finished"][:10], device=made["device"], seconds=made["seconds"]))
+    return sorted(found, key=lambda point: point[1]["finished"])
+
+
+def finished(scale):
+    """The rows of every point `held`, with where and when they were made."""
+    found = [runs.table(path, ("settings", "split", "hits")).assign(made=made["finished"][:10], device=made["device"], seconds=made["seconds"])
+             for path, made in held(scale)]
     return pd.concat(found, ignore_index=True).assign(asked=basis(scale)) if found else pd.DataFrame()
 
 
@@ -188,15 +199,17 @@ def settings_of(rows):
 
 
 def record(scale="toy"):
-    """Add every finished point to the record, in place of earlier rows of the same point; rows of another `basis` go. A JSON beside it says how."""
-    new, old = finished(scale), runs.table(RECORD, ("settings", "split", "asked")) if RECORD.exists() else pd.DataFrame(columns=["asked"])
-    if not len(new):
+    """Add every finished point to the record, in place of earlier rows of the same point and `basis`. A JSON beside it says how."""
+    points, new = held(scale), finished(scale)
+    if not points:
         raise runs.ArtifactError(f"no finished point at scale {scale!r} to record: run `make sweeps` first")
-    both = pd.concat([old[old.asked.isin(new.asked)], new], ignore_index=True)
-    both = both.assign(key=[config.key(s) for s in settings_of(both)]).drop_duplicates(["key", "split", "guidance"], keep="last")
+    both = pd.concat([runs.table(RECORD, ("settings", "split", "asked")), new], ignore_index=True) if RECORD.exists() else new
+    both = both.assign(key=[config.key(s) for s in settings_of(both)]).drop_duplicates(["key", "split", "guidance", "asked"], keep="last")
     RECORD.parent.mkdir(parents=True, exist_ok=True)
-    both.sort_values(["settings", "split", "guidance"]).drop(columns="key").to_csv(RECORD, index=False)
-    made = {k: runs.manifest(scale, f"study/{config.key(settings_of(new)[-1])}")[k] for k in ("inputs", "versions", "device", "finished")}
+    part = RECORD.with_suffix(".part")
+    both.sort_values(["settings", "split", "guidance"]).drop(columns="key").to_csv(part, index=False)
+    part.replace(RECORD)
+    made = {k: points[-1][1][k] for k in ("inputs", "versions", "device", "finished")}
     RECORD.with_suffix(".json").write_text(json.dumps({"command": "make sweeps", "points": both.key.nunique(), "last added": made}, indent=1) + "\n")
     print(f"{len(both)} rows of {both.key.nunique()} points in {RECORD.name}")
 
@@ -212,9 +225,9 @@ def sweep(scale, name):
         given = settings_of(rows)
         told = pd.DataFrame([config.as_dict(g) for g in given], rows.index).drop(columns=["splits", "guidances", "scale", "prompts"])
         rows = rows.drop(columns="settings").join(told).assign(key=[config.key(g) for g in given])
-        rows = rows[rows.key.isin(wanted)].drop_duplicates(["key", "split", "guidance", "source"], keep="last")
+        rows = rows[rows.key.isin(wanted)]
         same = rows.asked == (basis(scale) if len(rows) else "")
-        other, rows = (~same).sum(), rows[same].copy()
+        other, rows = (~same).sum(), rows[same].drop_duplicates(["key", "split", "guidance", "source"], keep="last").copy()
         rows.loc[rows.arm == "constant", "coefficient"] = 0.0  # one weight for all is any weight to the power 0
     said = f"{rows.key.nunique()} of the {len(wanted)} points of sweep *{name}* (`make sweeps sweep={name}`) are here"
     for source, of in rows.groupby("source"):

@@ -73,7 +73,7 @@ def loop(model, loss_at, *, steps, lr, batch=None, accumulate=1, warmup=0, weigh
     world, rank = accelerator.num_processes, accelerator.process_index
     share, reduction = (1, "mean") if batch is None else (world, "sum")  # without a batch every process computes the whole loss
     if batch is not None and batch < world * accumulate:
-        raise ValueError(f"a batch of {batch} cannot be split over {world} processes and {accumulate} micro-batches: lower either or raise the batch")
+        raise config.ConfigError(f"a batch of {batch} cannot be split over {world} processes and {accumulate} micro-batches: lower either or raise the batch")
     parts = [()] if batch is None else [(torch.arange(batch)[rank::world][k::accumulate],) for k in range(accumulate)]
     trained = copy.deepcopy(model).to(memory_format=torch.contiguous_format) if sharded else model  # FSDP takes no other layout
     if trained is not model and model._compiled_call_impl:

@@ -39,10 +39,18 @@ def test_every_scale_has_valid_settings(scale, stage):
 
 
 @pytest.mark.parametrize("bad, words", [({"betta": 1}, "betta"), ({"scale": "huge"}, "huge"), ({"beta": "much"}, "beta"), ({"updates": 1.5}, "updates"),
-                                        ({"lr": float("nan")}, "lr"), ({"beta": -1.0}, "beta"), ({"seed": True}, "seed")])
+                                        ({"lr": float("nan")}, "lr"), ({"beta": -1.0}, "beta"), ({"seed": True}, "seed"),
+                                        ({"drop": 3.0}, "at most 1"), ({"lora_targets": [1]}, "a list of str"), ({"extras": "compile"}, "a list")])
 def test_bad_settings_are_one_sentence(bad, words):
     with pytest.raises(config.ConfigError, match=words):
         config.settings("align", **bad)
+
+
+@pytest.mark.parametrize("stage, bad", [("prompts", {"vocabulary": "papr"}), ("prompts", {"tuned": 0}), ("evaluate", {"guidances": ["a"]}),
+                                        ("evaluate", {"guidances": [float("nan")]}), ("study", {"scorer": "similarity"})])
+def test_what_a_stage_cannot_use_is_refused(stage, bad):
+    with pytest.raises(config.ConfigError, match=f"{next(iter(bad))!r}"):
+        config.settings(stage, **bad)
 
 
 def test_papermills_unknown_parameter_is_refused():

@@ -130,7 +130,7 @@ def test_holm_by_hand():
 
 
 def test_a_verdict_needs_the_whole_interval():
-    assert [evaluate.verdict(*i) for i in ((0.01, 0.1), (-0.1, -0.01), (-0.01, 0.1))] == ["borne out", "not", "undecided"]
+    assert [evaluate.verdict(*i) for i in ((0.01, 0.1), (-0.1, -0.01), (-0.01, 0.1))] == ["borne out", "refuted", "undecided"]
 
 
 def test_pairwise_by_hand():

@@ -51,8 +51,15 @@ def test_newer_schema_is_refused(tmp_path):
     feedback.Store(tmp_path / "f.sqlite")
     with sqlite3.connect(tmp_path / "f.sqlite") as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(ValueError, match="schema 99"):
+    with pytest.raises(feedback.LabelFileError, match="schema 99"):
         feedback.Store(tmp_path / "f.sqlite")
+
+
+def test_a_damaged_store_is_one_sentence_and_stays(tmp_path):
+    (tmp_path / "f.sqlite").write_bytes(b"half a file" * 100)
+    with pytest.raises(feedback.LabelFileError, match="cannot be read as a store of labels .*restore it, or move it away"):
+        feedback.Store(tmp_path / "f.sqlite")
+    assert (tmp_path / "f.sqlite").read_bytes() == b"half a file" * 100
 
 
 def test_majority_leaves_out_ties_and_skips():

@@ -62,6 +62,24 @@ def test_min_snr_weighs_as_diffusers_example_does(pipe, schedule):
     assert torch.allclose(weighed, plain * torch.stack([snr, torch.full_like(snr, 5.0)], 1).min(1)[0] / snr, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", losses.PREDICTIONS)
+def test_min_snr_weighs_the_error_of_the_clean_latents(pipe, kind):
+    """min(SNR, gamma) |x_hat - x|^2, whatever the U-Net predicts."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    b, g = batch(pipe), torch.Generator().manual_seed(1)
+    predicted = torch.randn(b["latents"].shape, generator=g)
+    flow = kind == "flow_prediction"
+    scheduler = DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type=kind) if flow else DDIMScheduler.from_config(
+        pipe.scheduler.config, prediction_type=kind)
+    noisy, _, time, snr = losses.diffused(scheduler, b["latents"], b["noise"], b["timesteps"])
+    a, sigma = (v.view(-1, 1, 1, 1) for v in (scheduler.alphas_cumprod[b["timesteps"]], time / 1000))
+    clean = {"epsilon": (noisy - (1 - a).sqrt() * predicted) / a.sqrt(), "v_prediction": a.sqrt() * noisy - (1 - a).sqrt() * predicted,
+             "flow_prediction": noisy - sigma * predicted}[kind]
+    weighed = losses.denoising(lambda *_: SimpleNamespace(sample=predicted), scheduler, **b, min_snr=5.0)
+    assert torch.allclose(weighed, snr.clamp(max=5.0) * (clean - b["latents"]).square().mean((1, 2, 3)), rtol=1e-3)
+
+
 def test_reward_one_beta_zero_is_the_plain_loss():
     error, is_model = torch.rand(8), torch.tensor([True] * 5 + [False] * 3)
     assert torch.allclose(losses.eq2(torch.ones(8), is_model, beta=0.0) @ error, error[:5].mean())

@@ -1,5 +1,7 @@
 """Artifacts are whole or absent, and everything damaged is named."""
 
+import json
+import os
 import shutil
 
 import pytest
@@ -31,6 +33,15 @@ def test_partial_work_is_found_again_only_with_the_same_settings(runs_folder):
     made().path("work/checkpoint").write_text("42")
     assert made().path("work/checkpoint").read_text() == "42"
     assert not made(seed=1).path("work/checkpoint").exists()
+
+
+def test_a_resumed_stage_counts_what_killed_attempts_took(runs_folder):
+    first = made()
+    begun = json.loads(first.path("work/attempt.json").read_text())["begun"]
+    first.path("work/checkpoint").write_text("42")
+    for path in (first.folder, *first.folder.rglob("*")):  # as if the last write had been 100 s after the start
+        os.utime(path, (begun, begun + 100))
+    assert 100 <= made().finish()["seconds"] < 110 and made().finish()["seconds"] < 10
 
 
 def test_missing_inputs_name_the_notebook(runs_folder):

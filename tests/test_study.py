@@ -158,7 +158,7 @@ def test_whoever_chooses_among_one_keeps_the_same(smoke):
     assert curves.share.nunique() == 1 and curves.reward.nunique() == 1
 
 
-def test_the_record_keeps_the_newest_row_of_every_point(runs_folder, monkeypatch, tmp_path):
+def test_the_record_keeps_the_newest_row_of_every_point_and_rows_of_other_labels(runs_folder, monkeypatch, tmp_path):
     monkeypatch.setattr(study, "RECORD", tmp_path / "study.csv")
     with pytest.raises(runs.ArtifactError, match="no finished point at scale 'toy' to record: run `make sweeps` first"):
         study.record()
@@ -167,19 +167,21 @@ def test_the_record_keeps_the_newest_row_of_every_point(runs_folder, monkeypatch
                 for arm in ("reward", "oracle"))
     pd.DataFrame([{**of, "settings": one, "asked": "new"}, {**of, "settings": two, "asked": "old"}]).to_csv(study.RECORD, index=False)
     fresh = pd.DataFrame([{**of, "settings": one, "asked": "new", "hits": "xx"}])
+    monkeypatch.setattr(study, "held", lambda scale: [("rows.csv", dict.fromkeys(("inputs", "versions", "device", "finished"), ""))])
     monkeypatch.setattr(study, "finished", lambda scale: fresh)
     monkeypatch.setattr(study, "basis", lambda scale: "new")
-    monkeypatch.setattr(runs, "manifest", lambda *_: dict.fromkeys(("inputs", "versions", "device", "finished"), ""))
     study.record()
-    kept = pd.read_csv(study.RECORD)
-    assert kept.hits.tolist() == ["xx"] and kept.settings.tolist() == [one]
+    kept = pd.read_csv(study.RECORD).set_index("asked")
+    assert kept.hits.to_dict() == {"new": "xx", "old": "x."} and kept.settings.to_dict() == {"new": one, "old": two}
     rows, said = study.sweep("toy", "controls")
     assert rows.source.tolist() == ["recorded", "this run"] and rows.arm.tolist() == ["reward"] * 2 and said.startswith("1 of the 22 points")
     monkeypatch.setattr(study, "basis", lambda scale: "another")
     rows, said = study.sweep("toy", "controls")
-    assert not len(rows) and said.endswith("2 rows are left out, for they rest on other prompts, images or labels.")
+    assert not len(rows) and said.endswith("3 rows are left out, for they rest on other prompts, images or labels.")
 
 
 def test_an_experiment_at_the_scale_of_photographs_is_refused():
     with pytest.raises(config.ConfigError, match="the toy world only: run them at scale 'smoke' or 'toy'"):
         study.main(config.settings("study", scale="sd15"))
+    with pytest.raises(config.ConfigError, match="in single precision"):
+        study.main(config.settings("study", precision="bf16"))
