@@ -20,11 +20,11 @@ def site(smoke):
     return smoke / "_build" / "html"
 
 
-def planned(smoke):
+def planned(smoke, *target):
     """What the graph would do now on the finished smoke run."""
     environment = {**os.environ, "RLHF_NB_RUNS": str(smoke / "runs"), "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-m", "snakemake", "-s", "notebooks/Snakefile", "--cores", "2", "-n", "--nolock", "--rerun-triggers", "mtime", "params",
-               "--config", "scale=smoke", f"out={smoke}/book/notebooks"]
+               "--config", "scale=smoke", "sweep=live", f"out={smoke}/book/notebooks", "--", *(target or ["all"])]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return done.stdout + done.stderr
 
@@ -40,6 +40,23 @@ def test_a_second_run_of_the_graph_does_what_is_out_of_date(smoke):
         put_aside.rename(put_aside.with_suffix(".ipynb"))
     assert set(re.findall(r"output: \S*/(\w+)\.ipynb", found)) == {"07_best_of_n", "09_sensitivity"}
     assert "Nothing to be done" in planned(smoke)
+
+
+@pytest.mark.slow
+def test_points_are_made_again_where_what_they_rest_on_changed(smoke):
+    """Not because a notebook before them was merely run again, which would be hours for nothing."""
+    copy = smoke / "book" / "notebooks" / "04_reward.ipynb"
+    before = copy.stat()
+    os.utime(copy)
+    assert "Nothing to be done" in planned(smoke, "sweeps")
+    os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+    points = sorted((smoke / "runs" / "smoke" / "study").glob("*/manifest.json"))
+    other = points[0].read_text()
+    points[0].write_text(re.sub(r'("reward": ")\w', r"\1-", other))  # made from another reward
+    found = planned(smoke, "sweeps")
+    points[0].with_suffix(".old").unlink()
+    points[0].write_text(other)
+    assert re.findall(r"output: \S*/study/(\w+)/manifest.json", found) == [points[0].parent.name]
 
 
 @pytest.mark.slow
