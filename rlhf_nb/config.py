@@ -277,7 +277,7 @@ def settings(stage, **given):
         kind = known[name].type
         of = type((known[name].default or ("",))[0]) if kind is tuple else kind  # of a list's elements
         each = [float(v) if of is float and type(v) is int else v for v in (value if kind is tuple and isinstance(value, list | tuple) else [value])]
-        if kind is tuple and not isinstance(value, list | tuple) or any(type(v) is not of for v in each):
+        if kind is tuple and not isinstance(value, list | tuple) or any(type(v) is not of for v in each) or known[name].default and not each:
             raise ConfigError(f"parameter {name!r} must be {f'a list of {of.__name__}' if kind is tuple else of.__name__}, not {value!r}")
         least, most = 0 if of is float or name in ZERO else 1, 1 if name in SHARES and of is float else float("inf")
         if of in (int, float) and not all(least <= v <= most and v < float("inf") for v in each) or name in ("temperature", "lr") and value == 0:

@@ -47,7 +47,7 @@ def test_bad_settings_are_one_sentence(bad, words):
 
 
 @pytest.mark.parametrize("stage, bad", [("prompts", {"vocabulary": "papr"}), ("prompts", {"tuned": 0}), ("evaluate", {"guidances": ["a"]}),
-                                        ("evaluate", {"guidances": [float("nan")]}), ("study", {"scorer": "similarity"})])
+                                        ("evaluate", {"guidances": [float("nan")]}), ("evaluate", {"guidances": []}), ("study", {"scorer": "similarity"})])
 def test_what_a_stage_cannot_use_is_refused(stage, bad):
     with pytest.raises(config.ConfigError, match=f"{next(iter(bad))!r}"):
         config.settings(stage, **bad)
