@@ -5,7 +5,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakef
 # What was killed outright leaves its lock behind: it goes where no other run of the graph is at work.
 UNLOCK := @if command -v pgrep > /dev/null && ! pgrep -f "[S]nakefile --cores" > /dev/null; then rm -rf .snakemake/locks; fi
 
-.PHONY: book test lab sweeps reference bundle clean
+.PHONY: book test lab sweeps reference bundle lock clean
 
 book: .venv/ready  ## run every notebook at toy scale and build the site
 	@$(BIN)/python book/vendor.py
@@ -16,7 +16,8 @@ book: .venv/ready  ## run every notebook at toy scale and build the site
 test: .venv/ready  ## lint, unit tests, notebooks against their references, strict build, browser
 	@$(BIN)/python book/vendor.py
 	$(BIN)/ruff check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m gpu
 
 lab: .venv/ready  ## step through the notebooks
 	$(BIN)/jupyter lab notebooks
@@ -26,7 +27,7 @@ sweeps: .venv/ready        ## run those points of the recorded sweeps that runs/
 	$(SNAKEMAKE) --config scale=toy -- book/notebooks/04_reward.ipynb
 	$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps; status=$$?; $(BIN)/python -m rlhf_nb.study --record && exit $$status
 
-reference: .venv/ready     ## refresh the executed copies that nbval compares with
+reference: .venv/ready     ## make the references that the notebooks are compared with anew
 	$(BIN)/python tests/refresh.py
 
 bundle: .venv/ready        ## train the toy model anew (hours on two cores, resumable) and ship it
@@ -34,8 +35,8 @@ bundle: .venv/ready        ## train the toy model anew (hours on two cores, resu
 	cd notebooks && ../$(BIN)/papermill A1_pretrain.ipynb ../runs/A1_pretrain.ipynb -p scale toy -p retrain True
 	rm -rf rlhf_nb/assets/toy && cp -r runs/toy/pretrain/bundle rlhf_nb/assets/toy && cp runs/toy/pretrain/manifest.json rlhf_nb/assets/toy/made.json
 
-clean:  ## remove everything that was made, but not your own labels
-	find runs -type f ! -name "people*.sqlite" -delete 2>/dev/null; find runs -type d -empty -delete 2>/dev/null; true
+clean:  ## remove everything that was made, but not your own labels and their journals
+	find runs -type f ! -name "people*.sqlite*" -delete 2>/dev/null; find runs -type d -empty -delete 2>/dev/null; true
 	rm -rf _build book/notebooks book/generated .snakemake
 
 .venv/ready: requirements.lock pyproject.toml book/vendor.py
@@ -43,4 +44,5 @@ clean:  ## remove everything that was made, but not your own labels
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	$(BIN)/python book/vendor.py
+	$(BIN)/python -c "import datasets, diffusers, ipykernel, matplotlib.pyplot, statsmodels.api, transformers"  # the first import is slow: not in a kernel
 	touch $@

@@ -214,7 +214,7 @@ SCALES = {
         "align": {"updates": 6, "model_batch": 12, "pre_batch": 4, "pre_images": 32},
         "evaluate": {"guidances": (1.5, 3.0), "steps": 4, "voted": 2, "renders": 64},
         "best_of_n": {"prompts": 4, "most": 4, "steps": 4, "renders": 64},
-        "tour": {"steps": 6},
+        "tour": {"steps": 3},
         "pretrain": {"retrain": True, "pairs": 96, "autoencoder_steps": 2, "decoder_steps": 2, "clip_steps": 2, "vision_steps": 2,
                      "unet_steps": 2, "judge_steps": 2, "checked": 64, "gate_prompts": 16, "steps": 4},
     },

@@ -1,27 +1,41 @@
 """Artifacts and manifests: each stage writes runs/<scale>/<stage>/ whole or not at all, with a manifest beside its files.
 
-A stage works in <stage>.partial and moves it into place at the end, so a killed run leaves the last good result untouched and
-what it had done is found again when the same stage starts with the same settings and inputs.
+A stage works in <stage>.partial/<key>, whose key stands for its settings and inputs, and is published as a whole at the end. So a killed run leaves the
+last good result untouched, and what it had done is found again by a start with the same settings and inputs, also after others in between.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import shutil
 import time
+import weakref
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import config
+from . import config, locks
 
 NOTEBOOKS = {"prompts": "01_prompts", "generate": "02_generate", "feedback": "03_feedback", "reward": "04_reward",
              "align": "05_align", "evaluate": "06_evaluate", "best_of_n": "07_best_of_n", "data": "08_data", "sensitivity": "09_sensitivity",
              "pretrain": "A1_pretrain"}
+MAKES = {  # what a stage that lacks it is not finished without
+    "prompts": ("prompts.csv",), "generate": ("images",), "feedback": ("feedback.sqlite", "labels.csv", "raters.csv", "agreement.csv", "numbers.json"),
+    "reward": ("model", "study.csv", "numbers.json"), "align": ("unet", "log.csv", "curve.csv", "numbers.json"),
+    "evaluate": ("verdicts.csv", "accuracy.csv", "paired.csv", "quality.csv", "seeds.csv", "numbers.json", "result.png"),
+    "best_of_n": ("best_of_n.csv", "votes.csv", "numbers.json"), "data": ("controls.csv", "data.csv", "rewards.csv", "feedback.csv"),
+    "sensitivity": ("frontier.csv", "choices.csv", "verdicts.csv"), "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"), "study": ("rows.csv",),
+}
+PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, checkpoints and the like
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
+
+
+FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of one launch
 
 
 class ArtifactError(config.UserError, RuntimeError):
@@ -91,45 +105,99 @@ def result(scale, stage, name=""):
     return path
 
 
+def whole(path, text):
+    """Write a text file whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def place(source, target):
+    """Put a file at `target` too: a picture of an image folder by a link where the disk can, for it is never written into; all else by a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if source.suffix == ".png" and (source.parent / "metadata.csv").exists():
+            return os.link(source, target)
+    except OSError:
+        pass
+    return shutil.copyfile(source, target)
+
+
 class Run:
-    """One stage being made: `path(name)` to write to, `read(stage, name)` for inputs, `finish()` when all is there."""
+    """One stage being made: `path(name)` to write to, `read(stage, name)` for inputs, `finish()` when all is there.
+
+    The attempt's folder stays as it is until the last Run of it in this process is gone, so that any cell of a notebook may run again, after `finish` too:
+    what it writes changes the published stage only when `finish` runs again. While a stage is being made another process is refused; the ranks
+    of one launch work under the lock of the first.
+    """
+
+    users = Counter()  # folder -> how many Runs of this process work in it
 
     def __init__(self, stage, settings, needs=()):
         self.stage, self.settings = stage, settings
         self.inputs = {n: manifest(settings.scale, n)["digest"] for n in needs}
         models = {v for f in ("pipeline", "clip", "judge") if (v := getattr(settings, f, "")) and Path(config.place(v)).is_dir()}
         self.inputs |= {m: digest(config.place(m)) for m in sorted(models)}
-        self.final = root() / settings.scale / stage
-        self.folder = self.final.with_name(self.final.name + ".partial")
         identity = {k: v for k, v in config.as_dict(settings).items() if k not in config.EXECUTION}
         started = json.dumps({"settings": identity, "inputs": self.inputs}, indent=1)
-        mark = self.folder / "started.json"
+        self.final = root() / settings.scale / stage
+        self.lock = root() / settings.scale / ".locks" / stage.replace("/", "-")
+        self.folder = self.final.with_name(f"{self.final.name}.partial") / hashlib.sha256(started.encode()).hexdigest()[:12]
         try:
-            if self.folder.exists() and not (mark.exists() and mark.read_text() == started):
-                shutil.rmtree(self.folder)
+            self._claim()
+            self._tidy()
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not mark.exists():  # several processes may come here at once, none may see half of it
-                part = mark.with_suffix(f".{os.getpid()}")
-                part.write_text(started)
-                part.replace(mark)
+            whole(self.folder / "started.json", started)
             self.begun = self._attempt()
         except OSError as error:
             raise ArtifactError(f"cannot write to {self.folder} ({error.strerror}): free or unlock it, or set RLHF_NB_RUNS to another folder") from None
+        self.users[self.folder] += 1
+        weakref.finalize(self, Run._leave, self.folder)
+
+    def _claim(self):
+        """Nobody else makes this stage from now on, until it is finished or this process ends."""
+        if not FIRST:
+            return
+        try:
+            locks.take(self.lock)
+        except locks.Held as held:
+            raise ArtifactError(f"{self.stage!r} is being made by another process ({held}): wait for it or stop it, then start again") from None
+
+    def _tidy(self):
+        """Remove what finished attempts have left; say where unfinished ones with other settings or inputs are kept."""
+        attempts = [p for p in self.folder.parent.glob("*") if p.is_dir()] if FIRST else []
+        for path in attempts:
+            if (path / "manifest.json").exists() and not self.users[path]:
+                shutil.rmtree(path)
+        others = [p for p in attempts if p.exists() and p != self.folder and not self.users[p]]
+        if others:
+            print(f"kept in {self.folder.parent}: {len(others)} unfinished with other settings or inputs, as started.json there says; delete what you will "
+                  "not go on with")
+
+    @classmethod
+    def _leave(cls, folder):
+        """The last Run of a finished attempt takes its folder away."""
+        cls.users[folder] -= 1
+        if not cls.users[folder] and (folder / "manifest.json").exists() and FIRST:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others may lie beside it
+                folder.parent.rmdir()
 
     def _attempt(self):
         """When this stage would have begun had no attempt been killed: now, less the seconds from each earlier one's start to the last thing it wrote."""
-        file, now, spent = self.path("work/attempt.json"), time.time(), 0.0
-        if os.environ.get("RANK", "0") != "0":
+        file, now, spent = self.folder / "work" / "attempt.json", time.time(), 0.0
+        if not FIRST:
             return now  # of several processes the first keeps the time
         if file.exists():
             last = json.loads(file.read_text())
             spent = last["spent"] + max(p.stat().st_mtime for p in self.folder.rglob("*")) - last["begun"]
-        file.with_suffix(".part").write_text(json.dumps({"begun": now, "spent": spent}))
-        file.with_suffix(".part").replace(file)
+        file.parent.mkdir(exist_ok=True)
+        whole(file, json.dumps({"begun": now, "spent": spent}))
         return now - spent
 
     def path(self, name):
         """Where to write `name`; its folder exists."""
+        self._claim()  # given back when the stage was finished
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -143,36 +211,53 @@ class Run:
     def csv(self, name, rows):
         """Write a table and return it as a DataFrame."""
         table = pd.DataFrame(rows)
-        table.to_csv(self.path(name), index=False)
+        whole(self.path(name), table.to_csv(index=False))
         return table
 
     def json(self, name, value):
         """Write numbers for later chapters and the front page."""
-        self.path(name).write_text(json.dumps(value, indent=1, default=float) + "\n")
+        whole(self.path(name), json.dumps(value, indent=1, default=float) + "\n")
 
     def finish(self):
-        """Write the manifest and move the stage into place; returns the manifest."""
+        """Publish the stage with its manifest, which is returned; run again, it publishes what has changed. Raises ArtifactError while a part is missing."""
         import torch
 
-        passing = ("started.json", "work", "manifest.json")  # the mark, checkpoints and the like; needed until the stage is in place
+        self._claim()
+        missing = [name for name in MAKES[self.stage.split("/")[0]] if not (self.folder / name).exists()]
+        if missing:
+            raise ArtifactError(f"{self.stage!r} still lacks {', '.join(missing)}: run the cells above this one, or the whole notebook, first")
         files = {p.relative_to(self.folder).as_posix(): digest(p) for p in sorted(self.folder.rglob("*"))
-                 if p.is_file() and p.relative_to(self.folder).parts[0] not in passing}
-        about = {"stage": self.stage, "settings": config.as_dict(self.settings), "inputs": self.inputs,
-                 "digest": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
-                 "files": files if len(files) <= 40 else {"count": len(files)},
-                 "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
-                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {threads()} threads",
-                 "threads": threads(), "seconds": round(time.time() - self.begun, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        (self.folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
-        old = self.final.with_name(self.final.name + ".old")
+                 if p.is_file() and p.suffix != ".part" and p.relative_to(self.folder).parts[0] not in PASSING}
+        known = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        if not (published := self._published(known)):
+            published = {"stage": self.stage, "settings": config.as_dict(self.settings), "inputs": self.inputs, "digest": known,
+                         "files": files if len(files) <= 40 else {"count": len(files)},
+                         "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
+                         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {threads()} threads",
+                         "threads": threads(), "seconds": round(time.time() - self.begun, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+            self._publish(files, json.dumps(published, indent=1) + "\n")
+        locks.release(self.lock)
+        return published
+
+    def _published(self, known):
+        """The manifest of the published stage, where this very attempt has published it and nothing has changed since."""
+        mine, out = self.folder / "manifest.json", self.final / "manifest.json"
+        same = mine.exists() and out.exists() and mine.read_text() == out.read_text()
+        return json.loads(mine.read_text()) if same and json.loads(mine.read_text())["digest"] == known else None
+
+    def _publish(self, files, text):
+        """Copy `files` and the manifest `text` into place, all at once."""
+        new, old = (self.final.with_name(f"{self.final.name}.{end}") for end in ("new", "old"))
+        shutil.rmtree(new, ignore_errors=True)
+        for name in files:
+            place(self.folder / name, new / name)
+        (new / "manifest.json").write_text(text)
         shutil.rmtree(old, ignore_errors=True)
         if self.final.exists():
             self.final.rename(old)
-        self.folder.rename(self.final)
-        (self.final / "started.json").unlink()
-        for gone in (old, self.final / "work"):
-            shutil.rmtree(gone, ignore_errors=True)
-        return about
+        new.rename(self.final)
+        whole(self.folder / "manifest.json", text)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def table(path, columns):
@@ -205,7 +290,7 @@ def save_pngs(folder, images, names):
 
 def save_rows(folder, names, rows):
     """The image folder's metadata.csv."""
-    pd.DataFrame(rows).assign(file_name=names).set_index("file_name").to_csv(Path(folder) / "metadata.csv")
+    whole(Path(folder) / "metadata.csv", pd.DataFrame(rows).assign(file_name=names).set_index("file_name").to_csv())
 
 
 class Images:

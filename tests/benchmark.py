@@ -12,8 +12,10 @@ import statistics
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from rlhf_nb import align, config, diffusion, losses, train
@@ -60,10 +62,11 @@ def alternating(device, ways, rounds):
     return {name: statistics.median(t[name] for t in times) for name in ways}
 
 
-def matmul_ceiling(device, dtype, size):
-    """Measured FLOP/s of a square matrix product."""
+def matmul(device, dtype, times=10):
+    """A large square matrix product, `times` over, as work to be timed beside other work; and its FLOP."""
+    size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / statistics.median([clock(device, lambda: a @ b) for _ in range(10)])
+    return lambda: [a @ b for _ in range(times)], 2 * size**3 * times
 
 
 def step_flops(unet, batch, text):
@@ -78,7 +81,8 @@ def step_flops(unet, batch, text):
 
 
 def training(pipe, images, sentences, batch, precision, rounds, lora=0, extras=()):
-    """Seconds of a step of `batch`, ours and the stock way: {"ours", "stock"}, a step's FLOP, and the peak GiB of ours on a GPU."""
+    """What a step of `batch` takes, ours and the stock way: {"ours", "stock"} in seconds, "of_ceiling", our share of the FLOP/s of a large matrix product
+    measured turn about with the steps, "ceiling", those FLOP/s, and "peak", the peak GiB of ours on a GPU."""
     from diffusers import DDPMScheduler
 
     device, schedule = pipe.unet.device, DDPMScheduler.from_config(pipe.scheduler.config)
@@ -116,7 +120,10 @@ def training(pipe, images, sentences, batch, precision, rounds, lora=0, extras=(
     ours = stepper(lambda unet, step: loss_at(unet, step)[0])
     ours()
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
-    return alternating(device, {"ours": ours, "stock": stepper(stock)}, rounds), flops, peak
+    product, size = matmul(device, half or torch.float32)
+    seconds = alternating(device, {"ours": ours, "stock": stepper(stock), "ceiling": product}, rounds)
+    ceiling = size / seconds.pop("ceiling")
+    return seconds | {"ceiling": ceiling, "of_ceiling": flops / seconds["ours"] / ceiling, "peak": peak}
 
 
 def sampling(pipe, sentences, steps, batch, rounds, few=4):
@@ -146,6 +153,8 @@ def growth(pipe, count, few=1000, batch=64, rounds=20):
         return ((np.roll(some[i % 1024], i // 1024, 0), f"Scene {i % 2000}.") for i in range(n))
 
     def own():
+        if not Path("/proc/self/status").exists():
+            return psutil.Process().memory_full_info().uss / 2**20
         return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
 
     def look(_):
@@ -188,18 +197,15 @@ def against_stock(pipe, options):
     rows, sentences = [], [f"Two green {w} in the sea." for w in ("stars", "cats", "hearts", "flags")] * (len(images) // 4 + 1)
     print(LINE.format("against the stock way", "ratio", "ours", "stock"))
     for precision in options.precisions:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-        ceiling = matmul_ceiling(device, dtype, 8192 if device.type == "cuda" else 1024)
         for batch in options.batches:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            seconds, flops, peak = training(pipe, images, sentences[:len(images)], batch, precision, options.rounds, options.lora, tuple(options.extras))
-            row = {"what": "training", "precision": precision, "batch": batch, "ratio": seconds["stock"] / seconds["ours"], "ours": batch / seconds["ours"],
-                   "stock": batch / seconds["stock"], "of_ceiling": flops / seconds["ours"] / ceiling,
-                   "peak_gib": peak}
+            took = training(pipe, images, sentences[:len(images)], batch, precision, options.rounds, options.lora, tuple(options.extras))
+            row = {"what": "training", "precision": precision, "batch": batch, "ratio": took["stock"] / took["ours"], "ours": batch / took["ours"],
+                   "stock": batch / took["stock"], "of_ceiling": took["of_ceiling"], "peak_gib": took["peak"]}
             rows.append(row)
             print(LINE.format(f"training, samples/s, {precision}, batch {batch}", f"{row['ratio']:.2f}", f"{row['ours']:.1f}", f"{row['stock']:.1f}"),
-                  f" {row['of_ceiling']:.0%} of the matmul ceiling ({ceiling / 1e9:.0f} GFLOP/s)")
+                  f" {row['of_ceiling']:.0%} of a matrix product's speed ({took['ceiling'] / 1e9:.0f} GFLOP/s)")
     seconds = sampling(pipe, sentences, options.steps, 64, max(1, options.rounds // 2))
     row = {"what": "sampling", "batch": 64, "ratio": seconds["stock"] / seconds["ours"], "ours": 1 / seconds["ours"], "stock": 1 / seconds["stock"]}
     rows.append(row)

@@ -4,12 +4,34 @@ import os
 import shutil
 from pathlib import Path
 
+import graph
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for the network
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # identities are checked to the bit, on the processor
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = graph.ROOT
+
+
+def pytest_configure(config):
+    """Identities are checked to the bit, on the processor; a GPU is there for the tests that need one, when they are asked for alone."""
+    if config.option.markexpr == "gpu":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else sums may come in another order
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config, items):
+    """What needs the graphs comes after what does not, and what waits for nbval comes last: they run in the background from the first test on."""
+    if config.option.markexpr != "gpu":
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="GPUs are hidden from these tests: run `pytest -m gpu`"))
+
+    def turn(item):
+        needs = {"smoke", "foreign", "replays"} & set(getattr(item, "fixturenames", ()))
+        return 0 if not needs else 1 if item.name == "test_nbval_begins" else 3 if "replays" in needs else 2
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +57,16 @@ def save_images(folder, images, rows):
     runs.save_rows(folder, names, rows)
 
 
+def filled(run):
+    """`run` with everything in it that its stage is not finished without."""
+    from rlhf_nb import runs
+
+    for name in runs.MAKES[run.stage]:
+        if not (run.folder / name).exists():
+            run.path(name).write_text("made")
+    return run
+
+
 def tiny_owl(kind, folder):
     """A tiny random detector, "OwlViT" or "Owlv2", as its library saves it: 16 boxes an image, anywhere."""
     import torch
@@ -54,45 +86,83 @@ def tiny_owl(kind, folder):
 
 
 @pytest.fixture
+def sd15(pipe, tmp_path):
+    """A tiny random model in the exact folder layout of Stable Diffusion v1.5, and a CLIP in that of ViT-L/14."""
+    import torch
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    ids = {k: getattr(pipe.tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = {"vocab_size": len(pipe.tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "max_position_embeddings": pipe.tokenizer.model_max_length, **ids}
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+    unet = UNet2DConditionModel(sample_size=8, block_out_channels=(8, 16, 16, 16), norm_num_groups=4, attention_head_dim=2, cross_attention_dim=16,
+                                layers_per_block=1,
+                                down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3)
+    vae = AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4, layers_per_block=1, sample_size=64,
+                        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+    scheduler = PNDMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    StableDiffusionPipeline(vae=vae, unet=unet, text_encoder=CLIPTextModel(CLIPTextConfig(**text)), tokenizer=pipe.tokenizer, scheduler=scheduler,
+                            safety_checker=StableDiffusionSafetyChecker(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)),
+                            feature_extractor=CLIPImageProcessor(crop_size=32, size=32)).save_pretrained(tmp_path / "sd")
+    clip.save_pretrained(tmp_path / "clip")
+    pipe.tokenizer.save_pretrained(tmp_path / "clip")
+    CLIPImageProcessor(crop_size={"height": 32, "width": 32}, size={"shortest_edge": 32}).save_pretrained(tmp_path / "clip")
+    assert {p.name for p in (tmp_path / "sd").iterdir()} == {"feature_extractor", "model_index.json", "safety_checker", "scheduler", "text_encoder",
+                                                              "tokenizer", "unet", "vae"}
+    return tmp_path
+
+
+@pytest.fixture
 def runs_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RLHF_NB_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not found:
-        if os.environ.get("REQUIRE_BROWSER"):
-            pytest.fail("REQUIRE_BROWSER is set and no Chromium is on the PATH")
-        pytest.skip("no Chromium on the PATH: browser tests need one")
-    return found
-
-
-@pytest.fixture(scope="session")
-def browser(chromium):
+def browser():
+    """A Chromium from the PATH, or the one that `playwright install chromium` brings."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        own = Path(p.chromium.executable_path)
+        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), own if own.exists() else None)
+        if not found:
+            if os.environ.get("REQUIRE_BROWSER"):
+                pytest.fail("REQUIRE_BROWSER is set and no Chromium is on the PATH")
+            pytest.skip("no Chromium on the PATH: browser tests need one")
+        browser = p.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
         yield browser
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory):
-    """Every notebook executed at smoke scale through the graph: the folder of executed copies, beside runs/."""
-    import subprocess
-    import sys
+@pytest.fixture(scope="session", autouse=True)
+def graphs(request, tmp_path_factory):
+    """Every notebook executed at smoke scale through the graph, by this processor and, side by side, as another kind would:
+    {name: (process, folder)}."""
+    kinds = {"smoke": None, "foreign": graph.FOREIGN}
+    if given := os.environ.get("RLHF_NB_SMOKE"):  # a folder that `graph.run` has filled before: tests of it alone run in seconds
+        return dict.fromkeys(kinds, (None, Path(given)))
+    wanted = {name for item in request.session.items for name in kinds.keys() & set(getattr(item, "fixturenames", ()))}
+    folders = {name: tmp_path_factory.mktemp(name) for name in sorted(wanted)}
+    return {name: (graph.start(folder, kinds[name]), folder) for name, folder in folders.items()}
 
-    folder = tmp_path_factory.mktemp("smoke")
-    (folder / "book").mkdir()
-    for page in (ROOT / "book").iterdir():
-        if page.name not in ("notebooks",):
-            (shutil.copytree if page.is_dir() else shutil.copy)(page, folder / "book" / page.name)
-    environment = {**os.environ, "RLHF_NB_RUNS": str(folder / "runs"), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "snakemake", "-s", "notebooks/Snakefile", "--cores", "2", "--quiet", "all", "--nolock",
-               "--config", "scale=smoke", f"out={folder}/book/notebooks"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+def made(process, folder):
+    """The folder of a graph that has come to its end. A notebook that failed is missing, with those that need it: only tests of these fail."""
+    if process:
+        process.wait()
     return folder
+
+
+@pytest.fixture(scope="session")
+def smoke(graphs):
+    return made(*graphs["smoke"])
+
+
+@pytest.fixture(scope="session")
+def foreign(graphs):
+    return made(*graphs["foreign"])

@@ -17,7 +17,7 @@ def test_benchmark_prints_ratios_and_records_them(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert [r["what"] for r in rows] == ["training", "sampling"] and all(r["ours"] > 0 and r["ratio"] == pytest.approx(r["ours"] / r["stock"]) for r in rows)
-    assert "of the matmul ceiling" in done.stdout
+    assert "of a matrix product's speed" in done.stdout
     grown = subprocess.run([*BENCHMARK, "--growth", "40"], cwd=ROOT, capture_output=True, text=True)
     assert "MiB of its own" in grown.stdout, grown.stderr[-2000:]
 

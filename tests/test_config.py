@@ -107,7 +107,8 @@ def test_readme_commands_exist():
 def test_papermill_fails_with_one_sentence(tmp_path, stem, given, words):
     import os
 
-    command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{stem}.ipynb", tmp_path / "out.ipynb", *given, "--no-progress-bar"]
+    command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{stem}.ipynb", tmp_path / "out.ipynb", *given, "--no-progress-bar",
+               "--start-timeout", "600"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, "RLHF_NB_RUNS": str(tmp_path / "runs")})
     assert done.returncode != 0 and words in done.stderr.strip().splitlines()[-1]
     assert not list(tmp_path.glob("runs/*/*/manifest.json"))

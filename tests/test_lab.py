@@ -44,7 +44,7 @@ def lab(tmp_path):
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with open(tmp_path / "lab.log", "w") as log, subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **home}, stdout=log, stderr=log) as server:
         base = f"http://127.0.0.1:{port}"
-        for _ in range(120):
+        for _ in range(600):
             try:
                 urllib.request.urlopen(f"{base}/api").read()
                 break
@@ -62,10 +62,10 @@ def test_labelling_in_jupyterlab(browser, lab):
     page.goto(f"{base}/lab/tree/label.ipynb?reset", wait_until="load")
 
     def run_cell():
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=300_000)
         page.locator(".jp-CodeCell .cm-content").first.click()
         page.keyboard.press("Shift+Enter")
-        page.wait_for_function("document.querySelectorAll('.widget-toggle-buttons').length >= 3", timeout=120_000)
+        page.wait_for_function("document.querySelectorAll('.widget-toggle-buttons').length >= 3", timeout=300_000)
 
     def judged(n):
         for _ in range(100):

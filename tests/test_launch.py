@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import save_images, tiny_owl
+from conftest import filled, save_images, tiny_owl
 
 from rlhf_nb import align, config, diffusion, runs, train
 
@@ -50,12 +50,18 @@ def launch(module, file, processes, folder, status=0):
     return done
 
 
+def attempt(folder, stage):
+    """The folder of the only attempt at a stage of the runs in `folder`."""
+    [found] = (folder / "smoke" / f"{stage}.partial").iterdir()
+    return found
+
+
 def state(folder, pipe):
     """Log rows and averaged weights of the last checkpoint in a run's folder."""
     unet = align.trainable(pipe, config.settings("align"))
     parameters = list(unet.parameters())
     average = [torch.empty_like(p) for p in parameters]
-    _, rows = train.restore(folder / "smoke" / "align.partial" / "work", parameters, torch.optim.AdamW(parameters), average)
+    _, rows = train.restore(attempt(folder, "align") / "work", parameters, torch.optim.AdamW(parameters), average)
     return rows, average
 
 
@@ -72,14 +78,14 @@ def test_two_processes_train_as_one_and_the_notebook_takes_over(smoke, tmp_path,
         assert all(abs(one[k] - other[k]) <= 1e-5 * abs(one[k]) for k in ("loss", "model", "pre") for other in others), (one, others)
     for same in zip(*(weights for _, weights in ended.values()), strict=True):
         assert max(float((same[0] - other).abs().max()) for other in same[1:]) < 2e-4
-    work = {name: tmp_path / name / "smoke" / "align.partial" / "work" for name in ("1", "sharded")}
+    work = {name: attempt(tmp_path / name, "align") / "work" for name in ("1", "sharded")}
     looks = [np.load(folder / "look-4.npy").astype(int) for folder in work.values()]
     assert np.abs(looks[0] - looks[1]).max() <= 4  # the whole copy that draws is the sharded model
     (work["sharded"] / "checkpoint-00000004.safetensors").unlink()
     launch(str(tmp_path / "sharded.py"), tmp_path / "settings.yaml", 2, tmp_path / "sharded")  # from step 2
     assert all(torch.equal(a, b) for a, b in zip(state(tmp_path / "sharded", pipe)[1], ended["sharded"][1], strict=True))
     subprocess.run([sys.executable, "-m", "papermill", "notebooks/05_align.ipynb", str(tmp_path / "out.ipynb"), "-f", str(tmp_path / "settings.yaml"),
-                    "--cwd", "notebooks", "-k", "python3", "--no-progress-bar"], cwd=ROOT, check=True, capture_output=True,
+                    "--cwd", "notebooks", "-k", "python3", "--no-progress-bar", "--start-timeout", "600"], cwd=ROOT, check=True, capture_output=True,
                    env={**os.environ, "RLHF_NB_RUNS": str(tmp_path / "2")})
     log = runs.table(tmp_path / "2/smoke/align/log.csv", ("step", "loss"))
     assert log.loss.tolist() == [row["loss"] for row in ended["2"][0]]  # it found the two processes' run and went on from its end
@@ -89,7 +95,7 @@ def test_two_processes_draw_what_one_does(smoke, tmp_path):
     (tmp_path / "settings.yaml").write_text("scale: smoke\n")
     shutil.copytree(smoke / "runs/smoke/prompts", tmp_path / "runs/smoke/prompts")
     launch("rlhf_nb.diffusion", tmp_path / "settings.yaml", 2, tmp_path / "runs")
-    drawn, whole = (runs.Images(tmp_path / "runs/smoke/generate.partial/images"), runs.Images(smoke / "runs/smoke/generate/images"))
+    drawn, whole = (runs.Images(attempt(tmp_path / "runs", "generate") / "images"), runs.Images(smoke / "runs/smoke/generate/images"))
     assert len(drawn) == len(whole) and np.abs(drawn[:].astype(int) - whole[:]).max() <= 2  # another number of threads rounds otherwise
 
 
@@ -100,36 +106,6 @@ def test_a_command_line_ends_with_one_sentence(tmp_path):
         done = subprocess.run([sys.executable, "-m", "rlhf_nb.train", str(tmp_path / "settings.yaml")], cwd=ROOT, capture_output=True, text=True,
                               env={**os.environ, "RLHF_NB_RUNS": str(tmp_path / "runs")})
         assert done.returncode and words in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
-
-
-@pytest.fixture
-def sd15(pipe, tmp_path):
-    """A tiny random model in the exact folder layout of Stable Diffusion v1.5, and a CLIP in that of ViT-L/14."""
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(0)
-    ids = {k: getattr(pipe.tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    text = {"vocab_size": len(pipe.tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "max_position_embeddings": pipe.tokenizer.model_max_length, **ids}
-    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
-    unet = UNet2DConditionModel(sample_size=8, block_out_channels=(8, 16, 16, 16), norm_num_groups=4, attention_head_dim=2, cross_attention_dim=16,
-                                layers_per_block=1,
-                                down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3)
-    vae = AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4, layers_per_block=1, sample_size=64,
-                        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
-    scheduler = PNDMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
-    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    StableDiffusionPipeline(vae=vae, unet=unet, text_encoder=CLIPTextModel(CLIPTextConfig(**text)), tokenizer=pipe.tokenizer, scheduler=scheduler,
-                            safety_checker=StableDiffusionSafetyChecker(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)),
-                            feature_extractor=CLIPImageProcessor(crop_size=32, size=32)).save_pretrained(tmp_path / "sd")
-    clip.save_pretrained(tmp_path / "clip")
-    pipe.tokenizer.save_pretrained(tmp_path / "clip")
-    CLIPImageProcessor(crop_size={"height": 32, "width": 32}, size={"shortest_edge": 32}).save_pretrained(tmp_path / "clip")
-    assert {p.name for p in (tmp_path / "sd").iterdir()} == {"feature_extractor", "model_index.json", "safety_checker", "scheduler", "text_encoder",
-                                                              "tokenizer", "unet", "vae"}
-    return tmp_path
 
 
 def test_scale_sd15_on_its_own_folder_layout(sd15, monkeypatch):
@@ -162,7 +138,7 @@ def test_scale_sd15_on_its_own_folder_layout(sd15, monkeypatch):
     head, _ = reward.fit(clip, clip.images(images[:]), texts, torch.arange(len(texts))[:, None].repeat(1, 2), torch.tensor(labels.to_numpy()).float(), lam=0.5,
                          temperature=2.0, batch=8, updates=4, lr=1e-4)
     head.save(run.path("model"), {})
-    run.finish()
+    filled(run).finish()
     save_images(sd15 / "laion", np.random.default_rng(0).integers(0, 255, (5, 80, 70, 3), dtype=np.uint8),
                      pd.DataFrame({"prompt": ["a b"] * 5, "aesthetic": [4.0, 6.0, 6.0, 6.0, 6.0]}))
     (sd15 / "settings.yaml").write_text(f"scale: sd15\npipeline: {sd15}/sd\nclip: {sd15}/clip\npretraining: {sd15}/laion\nupdates: 3\nmodel_batch: 4\n"
@@ -176,10 +152,10 @@ def test_scale_sd15_on_its_own_folder_layout(sd15, monkeypatch):
     stock = StableDiffusionPipeline.from_pretrained(sd15 / "sd", safety_checker=None)
     stock.load_lora_weights(run.path("unet"))
     assert stock.get_active_adapters()
-    run.finish()
+    filled(run).finish()
     judge = tiny_owl("OwlViT", sd15 / "owl")
     subprocess.run([sys.executable, "-m", "papermill", "notebooks/06_evaluate.ipynb", str(sd15 / "out.ipynb"), "--cwd", "notebooks", "-k", "python3", "-y",
                     f"{{scale: sd15, pipeline: {sd15}/sd, clip: {sd15}/clip, judge: {judge}, real: {sd15}/laion, guidances: [3.0], steps: 2, voted: 1, "
-                    "renders: 5}", "--no-progress-bar"], cwd=ROOT, check=True, capture_output=True)
+                    "renders: 5}", "--no-progress-bar", "--start-timeout", "600"], cwd=ROOT, check=True, capture_output=True)
     table = runs.table(runs.result("sd15", "evaluate", "quality.csv"), ("measure", "base", "tuned"))
     assert table[["base", "tuned"]].notna().all(None)

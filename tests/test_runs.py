@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
-from conftest import save_images
+from conftest import ROOT, filled, save_images
 
-from rlhf_nb import align, config, runs
+from rlhf_nb import align, config, locks, runs
 
 
 def made(stage="prompts", needs=(), **given):
@@ -29,10 +31,110 @@ def test_a_killed_stage_leaves_the_last_good_one(runs_folder):
     assert "Two cats" in runs.result("smoke", "prompts", "prompts.csv").read_text()
 
 
-def test_partial_work_is_found_again_only_with_the_same_settings(runs_folder):
+def test_partial_work_is_found_again_with_the_same_settings_and_kept_beside_others(runs_folder, capsys):
     made().path("work/checkpoint").write_text("42")
+    assert made().path("work/checkpoint").read_text() == "42" and not capsys.readouterr().out
+    other = made(seed=1)
+    assert not other.path("work/checkpoint").exists() and "1 unfinished with other settings or inputs" in capsys.readouterr().out
+    other.finish()
     assert made().path("work/checkpoint").read_text() == "42"
-    assert not made(seed=1).path("work/checkpoint").exists()
+
+
+def test_a_finished_attempt_is_gone_with_its_last_user(runs_folder):
+    run = made()
+    run.finish()
+    assert run.folder.exists()  # a cell that runs again finds what it left
+    del run
+    assert sorted(p.name for p in (runs_folder / "smoke").iterdir()) == [".locks", "prompts"]
+
+
+def test_cells_run_again_change_a_published_stage_by_finishing_it_alone(runs_folder):
+    run = made()
+    first = run.finish()
+    assert run.finish() == first  # the last cell again
+    run.csv("prompts.csv", [{"prompt": "Three cats.", "use": "label"}])  # a middle one, changed
+    assert "Two cats" in runs.result("smoke", "prompts", "prompts.csv").read_text() and runs.manifest("smoke", "prompts") == first
+    second = run.finish()
+    assert second["digest"] != first["digest"] and "Three cats" in runs.result("smoke", "prompts", "prompts.csv").read_text()
+    again = runs.Run("prompts", config.settings("prompts"))  # the first cell again: the same attempt
+    assert again.folder == run.folder and again.finish() == second
+
+
+def test_pictures_are_published_by_links_and_stay_what_they_were(runs_folder):
+    import numpy as np
+
+    run, images = runs.Run("generate", config.settings("generate")), np.zeros((2, 8, 8, 3), np.uint8)
+    save_images(run.path("images"), images, {"prompt": ["a", "b"]})
+    run.finish()
+    published = runs.result("smoke", "generate", "images")
+    runs.save_pngs(run.path("images"), images + 255, ["000000.png", "000001.png"])
+    (run.path("images") / "metadata.csv").write_text("spoiled")
+    assert (runs.Images(published)[:] == 0).all()
+
+
+def test_a_stage_without_its_parts_is_not_published(runs_folder):
+    good = filled(runs.Run("align", config.settings("align")))
+    good.finish()
+    with pytest.raises(runs.ArtifactError, match="'align' still lacks unet, log.csv, curve.csv: run the cells above"):
+        other = runs.Run("align", config.settings("align", seed=1))
+        other.json("numbers.json", {})
+        other.finish()
+    assert runs.manifest("smoke", "align")["settings"]["seed"] == 0
+
+
+MAKER = """
+import sys, time
+from rlhf_nb import config, runs
+try:
+    run = runs.Run("prompts", config.settings("prompts"))
+except config.UserError as error:
+    sys.exit(str(error))
+run.path("work/hours").write_text("x")
+print("begun", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def maker(seconds, folder, **environment):
+    """Another process that begins the stage and makes it for so many seconds."""
+    return subprocess.Popen([sys.executable, "-c", MAKER, str(seconds)], cwd=ROOT, env={**os.environ, "RLHF_NB_RUNS": str(folder), **environment},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_stage_that_is_being_made_refuses_another_process_until_that_is_killed(runs_folder, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.5)
+    with maker(600, runs_folder) as other:
+        assert other.stdout.readline() == "begun\n"
+        with pytest.raises(runs.ArtifactError, match=rf"'prompts' is being made by another process \(process {other.pid} on .*\): wait for it or stop it"):
+            made()
+        with maker(0, runs_folder, RANK="1") as rank:  # the other ranks of a launch work under the lock of the first
+            assert rank.communicate()[0] == "begun\n"
+        other.kill()
+    run = made()
+    assert (run.folder / "work" / "hours").exists()
+    with maker(0, runs_folder) as late:
+        assert "is being made by another process" in late.communicate()[1]
+    run.finish()  # gives the lock back, and takes it again to write
+    with maker(600, runs_folder) as other:
+        assert other.stdout.readline() == "begun\n"
+        with pytest.raises(runs.ArtifactError, match="is being made by another process"):
+            run.csv("prompts.csv", [])
+        other.kill()
+
+
+def test_where_locks_bind_one_machine_only():
+    mounts = ("22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
+              "40 22 0:50 / /shared rw,relatime shared:1 - nfs4 server:/x rw,vers=4.2,local_lock=none\n"
+              "41 22 0:51 / /old rw - nfs server:/y rw,vers=3,local_lock=all\n42 22 0:52 / /lus rw - lustre m@tcp:/l rw,flock\n"
+              "43 22 0:53 / /lus/own rw - lustre m@tcp:/l rw,localflock\n44 22 0:54 / /host rw - virtiofs tag rw\n")
+    found = {path: locks.local(path, mounts) for path in ("/home/x", "/shared/runs", "/old", "/oldest", "/lus/runs", "/lus/own/runs", "/host/runs")}
+    assert found == {"/home/x": "", "/shared/runs": "", "/old": "nfs", "/oldest": "", "/lus/runs": "", "/lus/own/runs": "lustre", "/host/runs": "virtiofs"}
+
+
+def test_a_disk_without_locks_says_so(runs_folder, monkeypatch, capsys):
+    monkeypatch.setattr(locks.fcntl, "lockf", lambda *_: (_ for _ in ()).throw(OSError(38, "Function not implemented")))
+    made().finish()
+    assert "cannot hold locks (Function not implemented): start no stage there from two machines" in capsys.readouterr().err
 
 
 def test_a_resumed_stage_counts_what_killed_attempts_took(runs_folder):
@@ -41,7 +143,9 @@ def test_a_resumed_stage_counts_what_killed_attempts_took(runs_folder):
     first.path("work/checkpoint").write_text("42")
     for path in (first.folder, *first.folder.rglob("*")):  # as if the last write had been 100 s after the start
         os.utime(path, (begun, begun + 100))
-    assert 100 <= made().finish()["seconds"] < 110 and made().finish()["seconds"] < 10
+    assert 100 <= made().finish()["seconds"] < 110
+    del first
+    assert made().finish()["seconds"] < 10
 
 
 def test_missing_inputs_name_the_notebook(runs_folder):
@@ -84,16 +188,15 @@ def test_an_unwritable_folder_is_one_sentence(runs_folder):
 
 
 def test_a_kill_while_finishing_loses_nothing(runs_folder, monkeypatch):
-    run = runs.Run("align", config.settings("align", accumulate=2))
+    run = filled(runs.Run("align", config.settings("align", accumulate=2)))
     run.path("work/checkpoint").write_text("hours")
-    run.json("numbers.json", {"a": 1})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(runs, "digest", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
         run.finish()
     again = runs.Run("align", config.settings("align", accumulate=4, extras=("checkpointing",)))  # how it runs may change
     assert again.path("work/checkpoint").read_text() == "hours"
     again.finish()
-    assert sorted(p.name for p in (runs_folder / "smoke/align").iterdir()) == ["manifest.json", "numbers.json"]
+    assert sorted(p.name for p in (runs_folder / "smoke/align").iterdir()) == sorted(["manifest.json", *runs.MAKES["align"]])
     assert not runs.Run("align", config.settings("align", beta=9.0)).path("numbers.json").exists()
 
 

@@ -1,0 +1,59 @@
+"""The graph at smoke scale in a folder of its own, as this processor computes or as another kind would."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROCESSORS = {  # other kinds that this one can imitate: environment and threads
+    "no vector instructions": ({"ATEN_CPU_CAPABILITY": "default"}, 1),
+    "AVX2": ({"ATEN_CPU_CAPABILITY": "avx2"}, 1),
+    "oneDNN for SSE 4.1": ({"ONEDNN_MAX_CPU_ISA": "SSE41"}, 1),
+    "MKL alike everywhere": ({"MKL_CBWR": "COMPATIBLE"}, 1),
+    "one thread": ({}, 1),
+    "two threads": ({}, 2),
+    "four threads": ({}, 4),
+}
+FOREIGN = "no vector instructions"  # the one that `make test` imitates
+
+
+def start(folder, processor=None, target="all"):
+    """A process that runs every notebook, as a `processor` of PROCESSORS would: executed copies go to FOLDER/book/notebooks, artifacts to FOLDER/runs, and
+    what it says to FOLDER/said.txt."""
+    added, threads = PROCESSORS.get(processor, ({}, 1))
+    if not (folder / "book").exists():
+        shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("notebooks"))
+    environment = {
+        **os.environ,
+        **added,
+        "RLHF_NB_RUNS": str(folder / "runs"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        "notebooks/Snakefile",
+        "--cores",
+        "2",
+        "--quiet",
+        "all",
+        "--keep-going",
+        "--nolock",
+        "--config",
+        "scale=smoke",
+        f"out={folder}/book/notebooks",
+        f"threads={threads}",
+        "--",
+        target,
+    ]
+    with open(folder / "said.txt", "w") as said:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT)
+
+
+def run(folder, processor=None):
+    """`start` to its end: what it said, or None where every notebook has run."""
+    return (folder / "said.txt").read_text() if start(folder, processor).wait() else None

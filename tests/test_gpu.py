@@ -1,0 +1,106 @@
+"""What only a GPU shows, on a small random model in the layout of Stable Diffusion: `pytest -m gpu`."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from rlhf_nb import align, config, diffusion, train
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+
+
+def training(folder, work, updates, precision):
+    """Log rows of Eq. 2 on a pipeline's folder, a row an update, and the U-Net in training; checkpoints go to `work`."""
+    settings = config.settings(
+        "align",
+        scale="sd15",
+        pipeline=str(folder),
+        updates=updates,
+        precision=precision,
+        model_batch=4,
+        pre_batch=4,
+        accumulate=2,
+        extras=[],
+    )
+    pipe = diffusion.load(settings.pipeline)
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    images = np.random.default_rng(0).integers(0, 255, (8, side, side, 3), dtype=np.uint8)
+    data = align.encode(
+        pipe, zip(images, ["Two cats.", "A red cup."] * 4, strict=True), half=precision != "no"
+    )
+    empty, unet = diffusion.encode_prompts(pipe, [""])[0][0], align.trainable(pipe, settings)
+    loss_at = align.Eq2(
+        pipe.scheduler,
+        empty,
+        data,
+        data,
+        batch=(4, 4),
+        beta=1.0,
+        drop=0.1,
+        seed=0,
+        weight=torch.ones(len(data)),
+    )
+    assert next(unet.parameters()).device.type == "cuda"
+    rows = train.loop(
+        unet,
+        loss_at,
+        steps=updates,
+        lr=1e-4,
+        batch=8,
+        accumulate=2,
+        folder=work,
+        save_every=1,
+        log_every=1,
+        accelerator=align.accelerator(settings),
+    )
+    return rows, unet
+
+
+@pytest.fixture
+def folder(sd15):
+    return sd15 / "sd"
+
+
+def test_a_step_in_bf16(folder, tmp_path):
+    rows, unet = training(folder, tmp_path / "work", 1, "bf16")
+    [row] = list(rows)
+    assert np.isfinite(row["loss"]) and 0 < row["gradient"] < float("inf")
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in unet.parameters())
+    single, _ = training(folder, tmp_path / "single", 1, "no")
+    assert row["loss"] == pytest.approx(next(single)["loss"], rel=0.02)
+
+
+def test_peak_memory_does_not_grow_with_the_updates(folder, tmp_path):
+    peaks = []
+    for updates in (2, 12):
+        torch.cuda.reset_peak_memory_stats()
+        rows, unet = training(folder, tmp_path / str(updates), updates, "bf16")
+        list(rows)
+        peaks.append(torch.cuda.max_memory_allocated())
+        held = sum(p.numel() for p in unet.parameters()) * 4
+        assert peaks[-1] > 4 * held  # weights, gradients and two moments
+    assert peaks[1] <= 1.05 * peaks[0], peaks
+
+
+def test_resumed_in_single_precision_ends_with_the_same_bits(folder, tmp_path):
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        rows, whole = training(folder, tmp_path / "whole", 6, "no")
+        rows = list(rows)
+        started, _ = training(folder, tmp_path / "killed", 6, "no")
+        list(itertools.islice(started, 3))
+        again, resumed = training(folder, tmp_path / "killed", 6, "no")
+        assert list(again) == rows
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    finally:
+        torch.use_deterministic_algorithms(False)
