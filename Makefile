@@ -1,4 +1,4 @@
-# `make book` and `make test` set up what they need; nothing else has to be installed but Python 3.11+ and make.
+# `make book` and `make test` set up what they need; nothing else has to be installed but Python 3.11 to 3.13 and make.
 PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakefile --cores 2 --quiet host progress rules reason --rerun-triggers mtime params --rerun-incomplete
@@ -16,8 +16,8 @@ book: .venv/ready  ## run every notebook at toy scale and build the site
 test: .venv/ready  ## lint, unit tests, notebooks against their references, strict build, browser
 	@$(BIN)/python book/vendor.py
 	$(BIN)/ruff check
-	$(BIN)/python -m pytest -m "not gpu"
 	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m "not gpu"
 
 lab: .venv/ready  ## step through the notebooks
 	$(BIN)/jupyter lab notebooks
@@ -34,6 +34,9 @@ bundle: .venv/ready        ## train the toy model anew (hours on two cores, resu
 	mkdir -p runs
 	cd notebooks && ../$(BIN)/papermill A1_pretrain.ipynb ../runs/A1_pretrain.ipynb -p scale toy -p retrain True
 	rm -rf rlhf_nb/assets/toy && cp -r runs/toy/pretrain/bundle rlhf_nb/assets/toy && cp runs/toy/pretrain/manifest.json rlhf_nb/assets/toy/made.json
+
+lock: .venv/ready          ## renew requirements.lock within the ranges of pyproject.toml (`make lock torch=2.14.1` moves PyTorch, too)
+	$(BIN)/python book/lock.py $(if $(torch),torch==$(torch))
 
 clean:  ## remove everything that was made, but not your own labels and their journals
 	find runs -type f ! -name "people*.sqlite*" -delete 2>/dev/null; find runs -type d -empty -delete 2>/dev/null; true

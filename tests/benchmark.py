@@ -141,7 +141,7 @@ def sampling(pipe, sentences, steps, batch, rounds, few=4):
     return {"ours": seconds["ours"] / batch, "stock": seconds["stock"] / few}
 
 
-def growth(pipe, count, few=1000, batch=64, rounds=20):
+def growth(pipe, count, few, batch=64, rounds=20):
     """What `count` pictures cost beside `few`, turn about: {"encoding": ms an image, "step": ms, "memory": peak MiB of its own}, (few, count) each."""
     import tempfile
 
@@ -179,11 +179,12 @@ def growth(pipe, count, few=1000, batch=64, rounds=20):
 
 
 def grown(pipe, count):
-    """Print and return what `growth` finds."""
-    print(LINE.format("as a set of images grows", "ratio", f"{count}", "1000"))
+    """Print and return what `growth` finds beside 1,000 images, or half as many if that is fewer."""
+    some = min(1000, count // 2)
+    print(LINE.format("as a set of images grows", "ratio", f"{count}", f"{some}"))
     units = {"encoding": "ms an image", "step": "ms", "memory": "MiB of its own"}
     rows = [{"what": f"{what}, {units[what]}", "images": count, "ratio": many / few, "many": many, "few": few}
-            for what, (few, many) in growth(pipe, count).items()]
+            for what, (few, many) in growth(pipe, count, some).items()]
     for row in rows:
         print(LINE.format(row["what"], f"{row['ratio']:.2f}", f"{row['many']:.2f}", f"{row['few']:.2f}"))
     return rows

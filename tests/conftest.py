@@ -8,7 +8,7 @@ import graph
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for the network
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other cores are at work on the notebooks
 ROOT = graph.ROOT
 
 

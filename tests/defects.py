@@ -96,7 +96,7 @@ DEFECTS = [
         "06_evaluate",
         "",
         '"base": pipe.unet, "tuned": diffusion.load_unet(run.read("align", "unet"), pipe)',
-        '"tuned": pipe.unet, "base": diffusion.load_unet(run.read("align", "unet"), pipe)',
+        '"base": diffusion.load_unet(run.read("align", "unet"), pipe), "tuned": pipe.unet',
     ),
     (
         "a verdict turned by swapping its sides",

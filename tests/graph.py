@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROCESSORS = {  # other kinds that this one can imitate: environment and threads
+PROCESSORS = {  # other kinds that this one can imitate: what to add to the environment, and threads
     "no vector instructions": ({"ATEN_CPU_CAPABILITY": "default"}, 1),
     "AVX2": ({"ATEN_CPU_CAPABILITY": "avx2"}, 1),
     "oneDNN for SSE 4.1": ({"ONEDNN_MAX_CPU_ISA": "SSE41"}, 1),
@@ -19,39 +19,21 @@ PROCESSORS = {  # other kinds that this one can imitate: environment and threads
 FOREIGN = "no vector instructions"  # the one that `make test` imitates
 
 
-def start(folder, processor=None, target="all"):
-    """A process that runs every notebook, as a `processor` of PROCESSORS would: executed copies go to FOLDER/book/notebooks, artifacts to FOLDER/runs, and
-    what it says to FOLDER/said.txt."""
+def start(folder, processor=None):
+    """A process that runs every notebook, as a `processor` of PROCESSORS would: executed copies go to
+    FOLDER/book/notebooks, artifacts to FOLDER/runs, and what it says to FOLDER/said.txt."""
     added, threads = PROCESSORS.get(processor, ({}, 1))
     if not (folder / "book").exists():
         shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("notebooks"))
-    environment = {
-        **os.environ,
-        **added,
-        "RLHF_NB_RUNS": str(folder / "runs"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "-s",
-        "notebooks/Snakefile",
-        "--cores",
-        "2",
-        "--quiet",
-        "all",
-        "--keep-going",
-        "--nolock",
-        "--config",
-        "scale=smoke",
-        f"out={folder}/book/notebooks",
-        f"threads={threads}",
-        "--",
-        target,
-    ]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    added = {**added, "RLHF_NB_RUNS": f"{folder}/runs", "PATH": path}
+    added["OMP_WAIT_POLICY"] = "PASSIVE"  # two kernels of several threads each would else wait for one another at work
+    options = "-s notebooks/Snakefile --cores 2 --quiet all --keep-going --nolock --config scale=smoke".split()
+    command = [sys.executable, "-m", "snakemake", *options, f"out={folder}/book/notebooks", f"threads={threads}"]
     with open(folder / "said.txt", "w") as said:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [*command, "--", "all"], cwd=ROOT, env={**os.environ, **added}, stdout=said, stderr=subprocess.STDOUT
+        )
 
 
 def run(folder, processor=None):

@@ -63,6 +63,7 @@ def replays(smoke, tmp_path_factory):
     }
     for folder in folders.values():
         shutil.copytree(smoke / "runs", folder / "runs")
+    shutil.rmtree(folders["08_data"] / "runs" / "smoke" / "study")  # its points are made anew, too
     pool = ThreadPoolExecutor(2)
     yield {stem: (pool.submit(replay, stem, folder), folder) for stem, folder in folders.items()}
     pool.shutdown(cancel_futures=True)

@@ -84,7 +84,8 @@ def test_a_stage_without_its_parts_is_not_published(runs_folder):
 
 MAKER = """
 import sys, time
-from rlhf_nb import config, runs
+from rlhf_nb import config, locks, runs
+locks.PATIENCE = 0.5
 try:
     run = runs.Run("prompts", config.settings("prompts"))
 except config.UserError as error:
@@ -214,7 +215,7 @@ def rename_column(path):
     ("runs/smoke/generate/images/000000.png", lambda path: path.write_bytes(b"no picture"), "image .*000000.png cannot be read .*: restore it"),
     ("runs/smoke/prompts/prompts.csv", rename_column, "prompts.csv has no column 'category'"),
     ("pipeline/unet", shutil.rmtree, "has no unet: not a whole Stable Diffusion folder"),
-    ("runs/smoke/align.partial", lambda path: path.write_text(""), "cannot write to .*align.partial .*: free or unlock it")])
+    ("runs/smoke/align.partial", lambda path: path.write_text(""), "cannot write to .*align.partial/.* .*: free or unlock it")])
 def test_bad_input_ends_the_command_with_one_sentence_and_harms_nothing(smoke, tmp_path, monkeypatch, file, damage, words):
     shutil.copytree(smoke / "runs" / "smoke", tmp_path / "runs" / "smoke")
     shutil.copytree(config.ASSETS / "toy" / "pipeline", tmp_path / "pipeline")
