@@ -35,7 +35,7 @@ PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
 
 
-FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of one launch
+FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of one launch, which begins the stage, locks it and keeps its time
 
 
 class ArtifactError(config.UserError, RuntimeError):
@@ -147,7 +147,8 @@ class Run:
             self._claim()
             self._tidy()
             self.folder.mkdir(parents=True, exist_ok=True)
-            whole(self.folder / "started.json", started)
+            if FIRST:
+                whole(self.folder / "started.json", started)
             self.begun = self._attempt()
         except OSError as error:
             raise ArtifactError(f"cannot write to {self.folder} ({error.strerror}): free or unlock it, or set RLHF_NB_RUNS to another folder") from None
@@ -171,8 +172,8 @@ class Run:
                 shutil.rmtree(path)
         others = [p for p in attempts if p.exists() and p != self.folder and not self.users[p]]
         if others:
-            print(f"kept in {self.folder.parent}: {len(others)} unfinished with other settings or inputs, as started.json there says; delete what you will "
-                  "not go on with")
+            print(f"{len(others)} unfinished with other settings or inputs: kept in {self.folder.parent.name}, where started.json says which; delete what "
+                  "you will not go on with")
 
     @classmethod
     def _leave(cls, folder):

@@ -21,7 +21,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """What needs the graphs comes after what does not, and what waits for nbval comes last: they run in the background from the first test on."""
+    """What needs the graphs comes after what does not, and what waits for nbval last: both are at work in the background."""
     if config.option.markexpr != "gpu":
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from rlhf_nb import align, config, diffusion, train
 
@@ -20,50 +21,21 @@ def gpu():
 
 
 def training(folder, work, updates, precision):
-    """Log rows of Eq. 2 on a pipeline's folder, a row an update, and the U-Net in training; checkpoints go to `work`."""
-    settings = config.settings(
-        "align",
-        scale="sd15",
-        pipeline=str(folder),
-        updates=updates,
-        precision=precision,
-        model_batch=4,
-        pre_batch=4,
-        accumulate=2,
-        extras=[],
-    )
+    """Log rows of Eq. 2 on a pipeline's folder, one an update, and the U-Net in training; checkpoints go to `work`."""
+    given = {"pipeline": str(folder), "updates": updates, "precision": precision, "extras": []}
+    settings = config.settings("align", scale="sd15", model_batch=4, pre_batch=4, accumulate=2, **given)
     pipe = diffusion.load(settings.pipeline)
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     images = np.random.default_rng(0).integers(0, 255, (8, side, side, 3), dtype=np.uint8)
-    data = align.encode(
-        pipe, zip(images, ["Two cats.", "A red cup."] * 4, strict=True), half=precision != "no"
-    )
+    pairs = zip(images, ["Two cats.", "A red cup."] * 4, strict=True)
+    data = align.encode(pipe, pairs, half=precision != "no")
     empty, unet = diffusion.encode_prompts(pipe, [""])[0][0], align.trainable(pipe, settings)
-    loss_at = align.Eq2(
-        pipe.scheduler,
-        empty,
-        data,
-        data,
-        batch=(4, 4),
-        beta=1.0,
-        drop=0.1,
-        seed=0,
-        weight=torch.ones(len(data)),
-    )
+    weights = {"beta": 1.0, "weight": torch.ones(len(data))}
+    loss_at = align.Eq2(pipe.scheduler, empty, data, data, batch=(4, 4), drop=0.1, seed=0, **weights)
     assert next(unet.parameters()).device.type == "cuda"
-    rows = train.loop(
-        unet,
-        loss_at,
-        steps=updates,
-        lr=1e-4,
-        batch=8,
-        accumulate=2,
-        folder=work,
-        save_every=1,
-        log_every=1,
-        accelerator=align.accelerator(settings),
-    )
-    return rows, unet
+    AcceleratorState._reset_state(reset_partial_state=True)  # another precision may follow in the same process
+    saving = {"folder": work, "save_every": 1, "log_every": 1, "accelerator": align.accelerator(settings)}
+    return train.loop(unet, loss_at, steps=updates, lr=1e-4, batch=8, accumulate=2, **saving), unet
 
 
 @pytest.fixture
