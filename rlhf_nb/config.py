@@ -170,6 +170,7 @@ class Sweeps(Stage):
 class Tour(Models):
     guidance: float = 2.0
     steps: int = 10
+    updates: int = 40
     judge: str = "toy/judge"
 
 
@@ -214,7 +215,7 @@ SCALES = {
         "align": {"updates": 6, "model_batch": 12, "pre_batch": 4, "pre_images": 32},
         "evaluate": {"guidances": (1.5, 3.0), "steps": 4, "voted": 2, "renders": 64},
         "best_of_n": {"prompts": 4, "most": 4, "steps": 4, "renders": 64},
-        "tour": {"steps": 3},
+        "tour": {"steps": 3, "updates": 4},
         "pretrain": {"retrain": True, "pairs": 96, "autoencoder_steps": 2, "decoder_steps": 2, "clip_steps": 2, "vision_steps": 2,
                      "unet_steps": 2, "judge_steps": 2, "checked": 64, "gate_prompts": 16, "steps": 4},
     },

@@ -278,7 +278,7 @@ def test_each_model_is_drawn_at_its_best_guidance(kept, said):
     search, numbers = kept("evaluate", "guidance.csv"), kept("evaluate", "numbers.json")
     best = {model: float(part.loc[part.share.idxmax()].guidance) for model, part in search.groupby("group")}
     assert (numbers["guidance_base"], numbers["guidance_tuned"]) == (best["base"], best["tuned"])
-    assert f"best guidance: base {best['base']}, tuned {best['tuned']}" in said("06_evaluate")[1]
+    assert f"best guidance: base {best['base']}, tuned {best['tuned']}" in "\n".join(said("06_evaluate"))
 
 
 def test_arms_are_who_they_are_called(smoke, kept, pipe):
