@@ -1,9 +1,11 @@
-"""`make lock`: renew requirements.lock from the ranges of pyproject.toml, installing nothing; PyTorch stays as it is unless it is named.
+"""`make lock`: renew requirements.lock from the ranges of pyproject.toml, installing nothing; PyTorch stays
+as it is unless it is named.
 
     python book/lock.py [torch==2.14.1]
 
-pip resolves for this machine; what belongs to one platform alone (CUDA's packages beside PyTorch) is left to pip
-elsewhere. Renew it with the oldest Python that the project supports, whose versions work on the later ones.
+pip resolves for this machine; what belongs to one platform alone (CUDA's packages beside PyTorch) is left to
+pip elsewhere. Renew it with the oldest Python that the project supports, whose versions work on the later
+ones.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""One notebook through papermill: a kernel that starts slowly is waited for, a failed start is tried again, a failure ends with its own words.
+"""One notebook through papermill: a kernel that starts slowly is waited for, a failed start is tried again, a
+failure ends with its own words.
 
     python notebooks/run.py notebooks/05_align.ipynb OUT.ipynb scale=toy [settings.yaml] [--limit SECONDS]
 
@@ -24,7 +25,8 @@ START, STARTS = (
 
 
 def execute(source, out, parameters, limit=None, start=START, kernel="python3"):
-    """Run the notebook `source`; its executed copy is `out`, or as far as it came OUT.part.ipynb. Raises papermill.PapermillExecutionError."""
+    """Run the notebook `source`; its executed copy is `out`, or as far as it came OUT.part.ipynb. Raises
+    papermill.PapermillExecutionError."""
     part = out.with_suffix(".part.ipynb")
     for left in reversed(range(STARTS)):
         try:

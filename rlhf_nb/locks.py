@@ -1,4 +1,5 @@
-"""One maker at a time: a stage that is being made refuses a second start, on this machine or, where the disk can, on another."""
+"""One maker at a time: a stage that is being made refuses a second start, on this machine or, where the disk
+can, on another."""
 
 import errno
 import fcntl
@@ -9,7 +10,8 @@ import time
 from pathlib import Path
 
 PATIENCE = 10  # seconds: a kernel whose parent was killed takes a moment to end
-LOCAL = {  # file systems that several machines may share while a lock counts on one of them only, and the mount options that tell
+# File systems that several machines may share while a lock counts on one of them only, and the mount options that tell.
+LOCAL = {
     "nfs": ("local_lock=all", "local_lock=posix", "nolock"),
     "nfs4": ("local_lock=all", "local_lock=posix"),
     "lustre": ("localflock",),
@@ -29,7 +31,10 @@ class Held(Exception):
 
 
 def local(path, mounts):
-    """Type of the file system of `path` where its locks bind one machine only though others may share it, else "". `mounts`: Linux' mountinfo."""
+    """Type of the file system of `path` if its locks bind one machine only though others may share it, else "".
+
+    mounts: the text of Linux' /proc/self/mountinfo.
+    """
     found = ("", "", "")
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
@@ -42,10 +47,12 @@ def local(path, mounts):
 
 
 def take(path):
-    """Hold the lock `path` until `release`, or until this process ends in whatever way; taking it again is fine. Raises Held.
+    """Hold the lock `path` until `release`, or until this process ends in whatever way; taking it again is
+    fine. Raises Held.
 
-    It is a POSIX lock: the kernel gives it back at the process's end, forked children do not share it, and NFS and the large cluster file systems
-    carry it between machines. Where they do not, a sentence on stderr says so.
+    It is a POSIX lock: the kernel gives it back at the process's end, forked children do not share it, and
+    NFS and the large cluster file systems carry it between machines. Where they do not, a sentence on stderr
+    says so.
     """
     path = Path(path)
     if path in held:

@@ -1,8 +1,10 @@
-"""`python tests/defects.py FOLDER`: plant defects one by one and see whether the notebooks' part of the tests catches each.
+"""`python tests/defects.py FOLDER`: plant defects one by one and see whether the notebooks' part of the tests
+catches each.
 
-FOLDER holds a finished smoke run as `graph.run` leaves it. A defect is a text changed in a copy of the project. The
-chapter it reaches runs again, and every later one whose inputs changed, until one of them prints something else than
-its reference, or `test_printed.py` finds that the run does not hold against itself. Without a defect all must pass.
+FOLDER holds a finished smoke run as `graph.run` leaves it. A defect is a text changed in a copy of the
+project. The chapter it reaches runs again, and every later one whose inputs changed, until one of them prints
+something else than its reference, or `test_printed.py` finds that the run does not hold against itself.
+Without a defect all must pass.
 """
 
 import argparse

@@ -1,8 +1,10 @@
-"""`python tests/kills.py FOLDER`: kill stages at random points, start them again, and compare every byte with a run that nobody killed.
+"""`python tests/kills.py FOLDER`: kill stages at random points, start them again, and compare every byte with
+a run that nobody killed.
 
-FOLDER holds a finished smoke run as `graph.run` leaves it. Each stage starts beside a copy of its artifacts; at a
-random share of the time that it takes, it and all it has started are killed outright. The published stage must still
-be the old one; then it starts anew and must publish the same bytes. The points come from --seed alone.
+FOLDER holds a finished smoke run as `graph.run` leaves it. Each stage starts beside a copy of its artifacts;
+at a random share of the time that it takes, it and all it has started are killed outright. The published
+stage must still be the old one; then it starts anew and must publish the same bytes. The points come from
+--seed alone.
 """
 
 import argparse

@@ -65,7 +65,8 @@ class Names(ast.NodeVisitor):
 
 
 def unclear(notebook):
-    """Sentences on names that a cell reads and not exactly one other cell binds: run again, it would read what ran last."""
+    """Sentences on names that a cell reads and not exactly one other cell binds: run again, it would read
+    what ran last."""
     cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
     names, parameters = [], set()
     for cell in cells:

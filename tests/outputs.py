@@ -1,19 +1,26 @@
 """What of a notebook's outputs is compared with its reference: everything but what is measured.
 
-A reference holds for every processor. Trained weights differ from one kind to another in their last bits and after some steps in their first ones, and at
-smoke scale any measured number may then have another sign, whole part or length. So a number counts as a number, a verdict as a verdict and a figure as
-a figure; words, names, rows, columns and the order of all of them are compared as they are. In cells tagged `exact` numbers count too: these print what
-settings and seed alone decide. A table's rows are sorted by something measured in cells tagged `unordered`, and chosen by it in those tagged `varies`.
-`test_printed.py` holds verdicts and orders against the numbers printed with them.
+A reference holds for every processor. Trained weights differ from one kind to another in their last bits and
+after some steps in their first ones, and at smoke scale any measured number may then have another sign, whole
+part or length. So a number counts as a number, a verdict as a verdict and a figure as a figure; words, names,
+rows, columns and the order of all of them are compared as they are. In cells tagged `exact` numbers count
+too: these print what settings and seed alone decide. A table's rows are sorted by something measured in cells
+tagged `unordered`, and chosen by it in those tagged `varies`. `test_printed.py` holds verdicts and orders
+against the numbers printed with them.
 
-As a pytest plugin (`-p outputs`) this lets nbval run the notebooks themselves and compares every cell with tests/reference.
+As a pytest plugin (`--nbval -p outputs`) this lets nbval run the notebooks themselves and compares every cell
+with tests/reference.
 """
 
+import difflib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from nbval import kernel
+
+from rlhf_nb import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "tests" / "reference"
@@ -59,7 +66,8 @@ class Table(HTMLParser):
 
 
 def plain(text, exact):
-    """Lines of a text without what may differ: runs of spaces, bytes of pictures, and unless `exact` numbers and the words they choose."""
+    """Lines of a text without what may differ: runs of spaces, bytes of pictures, and unless `exact` numbers
+    and the words they choose."""
     text = re.sub(r"b(['\"])(?:\\.|(?!\1).)*\1", "BYTES", text)
     if not exact:
         for word, family in CHOSEN.items():
@@ -69,8 +77,8 @@ def plain(text, exact):
 
 
 def lines(outputs, tags=()):
-    """What of a cell's outputs is compared, as lines of text: streams, tables as rows of cells, Markdown, figures by
-    their size. Progress bars and stderr are not compared."""
+    """What of a cell's outputs is compared, as lines of text: streams, tables as rows of cells, Markdown,
+    figures by their size. Progress bars and stderr are not compared."""
     found = []
     for output in outputs:
         if output["output_type"] == "error":
@@ -86,12 +94,15 @@ def lines(outputs, tags=()):
             else:
                 text = data.get("text/markdown") or data.get("text/plain", "")
                 picture = any(kind.startswith("image/") for kind in data)
-                found += [] if "it/s" in text else plain(text, "exact" in tags or picture)  # a bar is no result
+                found += (
+                    [] if "it/s" in text else plain(text, "exact" in tags or picture)
+                )  # a bar is no result
     return found
 
 
 def printed(notebook):
-    """{number of the code cell: (first line of its source, what is compared)} of an executed notebook's cells that print something."""
+    """{number: (first line of the source, what is compared)} of an executed notebook's code cells that print
+    something."""
     cells = [
         c
         for c in notebook["cells"]
@@ -129,23 +140,16 @@ def reference(stem):
 
 
 def differences(stem, cells):
-    """Lines that say where `cells`, as `printed` finds them, differ from the notebook's reference; none where they do not."""
-    import difflib
-
+    """Lines that say where `cells`, as `printed` finds them, differ from the notebook's reference."""
     found, kept = [], reference(stem)
     for k in sorted(cells.keys() | kept.keys()):
         (first, said), (was, expected) = cells.get(k, ("", [])), kept.get(k, ("", []))
         if first and was and first != was:
-            return [
-                f"{stem}, code cell {k} begins with another line than its reference: run `make reference` and look at what it changes",
-                was,
-                first,
-            ]
+            said = f"{stem}, code cell {k} begins with another line than its reference"
+            return [f"{said}: run `make reference` and look at what it changes", was, first]
         if said != expected:
-            found += [
-                f"{stem}, code cell {k}, {first or was}",
-                *list(difflib.unified_diff(expected, said, "reference", "now", lineterm="", n=0))[2:],
-            ]
+            lines_apart = difflib.unified_diff(expected, said, lineterm="", n=0)
+            found += [f"{stem}, code cell {k}, {first or was}", *list(lines_apart)[2:]]
     return found
 
 
@@ -153,33 +157,30 @@ def differences(stem, cells):
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--again",
-        action="store_true",
-        help="after the last cell of a notebook run every cell once more, the last one first, and then all in order",
-    )
+    words = "after the last cell of a notebook run every cell once more, the last one first, and then all in order"
+    parser.addoption("--again", action="store_true", help=words)
 
 
 def pytest_configure(config):
-    """nbval waits for a kernel as long as it takes, and tries a failed start again; neither is an option of its own."""
-    from nbval import kernel
-
+    """A kernel that does not start is started again; nbval has an option for how long it waits, and none for
+    this."""
     start = kernel.start_new_kernel
 
-    def patient(startup_timeout=600, **options):
+    def persistent(**options):
         for left in reversed(range(3)):
             try:
-                return start(600, **options)
+                return start(**options)
             except RuntimeError:
                 if not left:
                     raise
 
-    kernel.start_new_kernel = patient
+    kernel.start_new_kernel = persistent
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """After nbval has run a cell: does it print what its reference says, and does the last cell leave a notebook that can be run again?"""
+    """After nbval has run a cell: does it print what its reference says? After the last one: can all run
+    again?"""
     done = yield
     compare(item)
     mates = [i for i in item.session.items if i.parent is item.parent]
@@ -205,7 +206,5 @@ def compare(cell):
 
 def digest(stem):
     """Digest of the stage that a notebook of the smoke run has made, "" where it makes none."""
-    from rlhf_nb import runs
-
     stage = next((s for s, n in runs.NOTEBOOKS.items() if n == stem), "")
     return stage and runs.manifest("smoke", stage)["digest"]

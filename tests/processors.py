@@ -1,7 +1,8 @@
-"""`python tests/processors.py FOLDER`: every notebook as each kind of processor in `graph.PROCESSORS` computes, against the references.
+"""`python tests/processors.py FOLDER`: every notebook as each kind of processor in `graph.PROCESSORS`
+computes, against the references.
 
-Prints a line a kind: how many of the chapters print what their reference says and hold against themselves, and the
-minutes. Runs stay in FOLDER, so that a second call does only what is missing.
+Prints a line a kind: how many of the chapters print what their reference says and hold against themselves,
+and the minutes. Runs stay in FOLDER, so that a second call does only what is missing.
 """
 
 import os

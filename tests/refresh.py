@@ -1,4 +1,5 @@
-"""Make the references that the notebooks are compared with anew: run the graph at smoke scale and keep what `outputs` compares."""
+"""Make the references that the notebooks are compared with anew: run the graph at smoke scale and keep what
+`outputs` compares."""
 
 import tempfile
 from pathlib import Path

@@ -21,7 +21,8 @@ def gpu():
 
 
 def training(folder, work, updates, precision):
-    """Log rows of Eq. 2 on a pipeline's folder, one an update, and the U-Net in training; checkpoints go to `work`."""
+    """Log rows of Eq. 2 on a pipeline's folder, one an update, and the U-Net in training; checkpoints go to
+    `work`."""
     given = {"pipeline": str(folder), "updates": updates, "precision": precision, "extras": []}
     settings = config.settings("align", scale="sd15", model_batch=4, pre_batch=4, accumulate=2, **given)
     pipe = diffusion.load(settings.pipeline)

@@ -50,8 +50,10 @@ def test_it_does_so_on_another_processor(foreign, stem):
 
 @pytest.fixture(scope="session")
 def replays(smoke, tmp_path_factory):
-    """nbval over each notebook, two at a time, beside a copy of the smoke run's artifacts: {stem: (future, folder)}."""
-    options = "--nbval -p outputs --again --nbval-cell-timeout 600 -q -p no:cacheprovider".split()
+    """nbval over each notebook, two at a time, beside a copy of the smoke run's artifacts: {stem: (future,
+    folder)}."""
+    patience = "--nbval-cell-timeout 600 --nbval-kernel-startup-timeout 600"
+    options = f"--nbval -p outputs --again {patience} -q -p no:cacheprovider".split()
 
     def replay(stem, folder):
         command = [sys.executable, "-m", "pytest", *options, f"notebooks/{stem}.ipynb"]
@@ -78,8 +80,8 @@ def test_nbval_begins(replays):
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", STEMS)
 def test_any_cell_runs_again_and_one_seed_gives_the_same_bytes(replays, smoke, stem):
-    """nbval runs it, every cell once more from the last to the first, and all in order; its artifacts are those of
-    the graph's process, byte for byte."""
+    """nbval runs it, every cell once more from the last to the first, and all in order; its artifacts are
+    those of the graph's process, byte for byte."""
     future, folder = replays[stem]
     done = future.result()
     assert done.returncode == 0, done.stdout[-6000:]

@@ -1,7 +1,9 @@
-"""What the smoke run prints and keeps, held against itself: verdicts against their intervals, tables against what they sum up, orders against what is sorted.
+"""What the smoke run prints and keeps, held against itself: verdicts against their intervals, tables against
+what they sum up, orders against what is sorted.
 
-`outputs` leaves measured numbers, and the words and orders that they choose, out of the comparison with the references. Here they are compared with the
-numbers they stand beside, so that a swapped arm, a lost row or a turned verdict shows on any processor.
+`outputs` leaves measured numbers, and the words and orders that they choose, out of the comparison with the
+references. Here they are compared with the numbers they stand beside, so that a swapped arm, a lost row or a
+turned verdict shows on any processor.
 """
 
 import json
@@ -29,7 +31,8 @@ ATTRIBUTES = ["count", "colour", "object", "background"]
 
 @pytest.fixture
 def said(smoke):
-    """said(stem) -> everything a notebook prints, in lines with their numbers; said(stem, start) -> the table of the cell whose source has `start`."""
+    """said(stem) -> everything a notebook prints, in lines with their numbers; said(stem, start) -> the table
+    of the cell whose source has `start`."""
 
     def of(stem, start=None):
         cells = nbformat.read(smoke / "book" / "notebooks" / f"{stem}.ipynb", 4)["cells"]
@@ -51,7 +54,8 @@ def kept(smoke):
 
 
 def side(low, high, words=("borne out", "refuted", "undecided")):
-    """The word for an interval, found without the package; None where rounding hides on which side of zero it ends."""
+    """The word for an interval, found without the package; None where rounding hides on which side of zero it
+    ends."""
     if 0 < abs(low) < 0.051 or 0 < abs(high) < 0.051:
         return None
     return words[0] if low > 0 else words[1] if high < 0 else words[2]
@@ -174,7 +178,8 @@ def test_the_reward_is_trained_with_both_losses(kept):
 
 
 def test_pairs_by_the_reward_that_was_kept(smoke, kept):
-    """CLIP's own similarity and the shipped head, scored here: the rows of the first are told by it, and no group stands under another's name."""
+    """CLIP's own similarity and the shipped head, scored here: the rows of the first are told by it, and no
+    group stands under another's name."""
     labels, images = (
         kept("feedback", "labels.csv"),
         runs.Images(smoke / "runs" / "smoke" / "generate" / "images"),
