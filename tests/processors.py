@@ -24,15 +24,16 @@ def main():
         begun = time.time()
         graph.start(folder, kind).wait()
         minutes = (time.time() - begun) / 60
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_printed.py", "tests/test_notebooks.py"]
+        asked = ["tests/test_printed.py", "tests/test_notebooks.py", "-k", "printed or reference_says"]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *asked]
         environment = {**os.environ, "RLHF_NB_SMOKE": str(folder)}
-        done = subprocess.run(
-            [*command, "-k", "printed or reference_says"], cwd=graph.ROOT, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=graph.ROOT, env=environment, capture_output=True, text=True)
         failed += done.returncode != 0
         lines = done.stdout.strip().splitlines()
         print(f"{kind:24} {minutes:5.1f} min  {lines[-1]}", flush=True)
-        print("\n".join(line for line in lines if line.startswith("FAILED")), end="\n" * (done.returncode != 0), flush=True)
+        for line in lines:
+            if line.startswith("FAILED"):
+                print(line, flush=True)
     sys.exit(failed > 0)
 
 
