@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 PATIENCE = 10  # seconds: a kernel whose parent was killed takes a moment to end
-# File systems that several machines may share while a lock counts on one of them only, and the mount options that tell.
+# File systems that several machines may share while a lock counts on one of them only, and the mount options
+# that tell.
 LOCAL = {
     "nfs": ("local_lock=all", "local_lock=posix", "nolock"),
     "nfs4": ("local_lock=all", "local_lock=posix"),
@@ -31,7 +32,7 @@ class Held(Exception):
 
 
 def local(path, mounts):
-    """Type of the file system of `path` if its locks bind one machine only though others may share it, else "".
+    """Type of `path`'s file system if its locks bind one machine though others may share it, else "".
 
     mounts: the text of Linux' /proc/self/mountinfo.
     """
