@@ -25,7 +25,7 @@ lab: .venv/ready  ## step through the notebooks
 sweeps: .venv/ready        ## run those points of the recorded sweeps that runs/ lacks (hours, resumable; `make sweeps sweep=controls` for some)
 	$(UNLOCK)
 	$(SNAKEMAKE) --config scale=toy -- book/notebooks/04_reward.ipynb
-	$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps; status=$$?; $(BIN)/python -m rlhf_nb.study --record && exit $$status
+	$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps; status=$$?; $(BIN)/python -m rlhf_nb.study.record && exit $$status
 
 reference: .venv/ready     ## make the references that the notebooks are compared with anew
 	$(BIN)/python tests/refresh.py
@@ -33,7 +33,7 @@ reference: .venv/ready     ## make the references that the notebooks are compare
 bundle: .venv/ready        ## train the toy model anew (hours on two cores, resumable) and ship it
 	mkdir -p runs
 	cd notebooks && ../$(BIN)/papermill A1_pretrain.ipynb ../runs/A1_pretrain.ipynb -p scale toy -p retrain True
-	rm -rf rlhf_nb/assets/toy && cp -r runs/toy/pretrain/bundle rlhf_nb/assets/toy && cp runs/toy/pretrain/manifest.json rlhf_nb/assets/toy/made.json
+	rm -rf rlhf_nb/toy/assets && cp -r runs/toy/pretrain/bundle rlhf_nb/toy/assets && cp runs/toy/pretrain/manifest.json rlhf_nb/toy/assets/made.json
 
 lock: .venv/ready          ## renew requirements.lock within the ranges of pyproject.toml (`make lock torch=2.14.1` moves PyTorch, too)
 	$(BIN)/python book/lock.py $(if $(torch),torch==$(torch))

@@ -27,7 +27,9 @@ def main():
         fixed.write_text((sys.argv[1] if sys.argv[1:] else f"torch=={old['torch']}") + "\n")
         options = "install --quiet --dry-run --ignore-installed --use-feature=fast-deps --report -".split()
         command = [sys.executable, "-m", "pip", *options, "-c", str(fixed), f"{ROOT}[book,lab,test]"]
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)["install"]
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)[
+            "install"
+        ]
     new = {of["metadata"]["name"]: of["metadata"]["version"].split("+")[0] for of in found}
     new = {name: new[name] for name in sorted(new, key=str.lower) if not LEFT.fullmatch(name)}
     lock.write_text("".join(f"{name}=={version}\n" for name, version in new.items()))

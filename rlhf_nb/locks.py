@@ -16,13 +16,8 @@ LOCAL = {
     "nfs": ("local_lock=all", "local_lock=posix", "nolock"),
     "nfs4": ("local_lock=all", "local_lock=posix"),
     "lustre": ("localflock",),
-    "cifs": ("nobrl",),
-    "smb3": ("nobrl",),
-    "beegfs": ("",),
-    "9p": ("",),
-    "virtiofs": ("",),
-    "fuse.sshfs": ("",),
-    "vboxsf": ("",),
+    **dict.fromkeys(("cifs", "smb3"), ("nobrl",)),
+    **dict.fromkeys(("beegfs", "9p", "virtiofs", "fuse.sshfs", "vboxsf"), ("",)),  # whatever the options
 }
 held = {}  # path -> open file, of this process
 
@@ -39,7 +34,8 @@ def local(path, mounts):
     found = ("", "", "")
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
-        point, own, (kind, _, shared) = before.split()[4], before.split()[5], after.split()[:3]
+        point, own = before.split()[4:6]
+        kind, _, shared = after.split()[:3]
         inside = f"{path}/".startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(found[0]):
             found = (point, kind, f"{own},{shared}")

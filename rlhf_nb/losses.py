@@ -1,6 +1,7 @@
-"""Every objective as a function. Each returns one value per sample, (B,); the caller weights and reduces.
+"""Every objective as a function of tensors. Each returns one value per sample, (B,); the caller reduces.
 
-Letters: B batch, C H W latent, L tokens, D feature, N candidate prompts.
+Letters: B batch, C H W latent, L tokens, D feature, N candidate prompts, G groups. `predict(x_t, t, text)` is
+a U-Net as a function: what it predicts of noisy latents (B, C, H, W) at times (B,) under text (B, L, D).
 """
 
 import torch
@@ -10,18 +11,21 @@ PREDICTIONS = ("epsilon", "v_prediction", "flow_prediction")  # of the U-Net
 
 
 def diffused(scheduler, latents, noise, timesteps):
-    """The forward process under the scheduler's own parameterisation: (noisy latents, what the U-Net must predict, its time input, SNR).
+    """The forward process: (noisy latents, what the U-Net must predict, its time input, SNR (B,)).
 
-    timesteps (B,) int in [0, T). For "epsilon" and "v_prediction" x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise; for "flow_prediction"
-    (flow matching) x_t = (1 - sigma_t) x + sigma_t noise, where sigma_t runs to 1 and the time input is sigma_t T. SNR is (B,).
+    timesteps (B,) int in [0, T). For "epsilon" and "v_prediction" x_t = sqrt(abar_t) x + sqrt(1 - abar_t)
+    noise; for "flow_prediction" (flow matching) x_t = (1 - sigma_t) x + sigma_t noise, where sigma_t runs to
+    1 and the time input is sigma_t T. Raises ValueError for another kind of prediction.
     """
     kind, total = scheduler.config.prediction_type, scheduler.config.num_train_timesteps
     if kind == "flow_prediction":
         shift, sigma = scheduler.config.get("flow_shift", 1.0), (timesteps + 1) / total
         sigma = shift * sigma / (1 + (shift - 1) * sigma)
         s = sigma.view(-1, 1, 1, 1).to(latents.dtype)
-        return (1 - s) * latents + s * noise, noise - latents, sigma * total, ((1 - sigma) / sigma).square()
-    noisy, alpha = scheduler.add_noise(latents, noise, timesteps), scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+        snr = ((1 - sigma) / sigma).square()
+        return (1 - s) * latents + s * noise, noise - latents, sigma * total, snr
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    alpha = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
     if kind == "epsilon":
         return noisy, noise, timesteps, alpha / (1 - alpha)
     if kind == "v_prediction":
@@ -29,41 +33,83 @@ def diffused(scheduler, latents, noise, timesteps):
     raise ValueError(f"prediction type {kind!r} is none of {', '.join(PREDICTIONS)}")
 
 
-def denoising(unet, scheduler, latents, encoder_hidden_states, timesteps, noise, min_snr=0.0):
-    """- log p_theta(x | z) up to a constant and a positive factor: the noise-prediction error, (B,) (section 4.3).
+def denoising(predict, scheduler, latents, encoder_hidden_states, timesteps, noise, min_snr=0.0):
+    """- log p_theta(x | z) up to a constant and a positive factor: the noise-prediction error (section 4.3).
 
-    latents, noise (B, C, H, W); encoder_hidden_states (B, L, D); timesteps (B,) int. The mean over C, H, W is taken, so that
-    the value does not depend on the latent's size. `min_snr` > 0 is the gamma of Min-SNR weighting (Hang et al., 2023).
+    latents, noise (B, C, H, W); encoder_hidden_states (B, L, D); timesteps (B,) int. The mean over C, H, W is
+    taken, so that the value does not depend on the latent's size. `min_snr` > 0 is the gamma of Min-SNR
+    weighting (Hang et al., 2023).
     """
     noisy, target, time, snr = diffused(scheduler, latents, noise, timesteps)
-    noise_pred = unet(noisy, time, encoder_hidden_states).sample
+    noise_pred = predict(noisy, time, encoder_hidden_states)
     error = (noise_pred.float() - target.float()).square().mean((1, 2, 3))
     if not min_snr:
         return error
-    kind = scheduler.config.prediction_type  # what turns the error of the prediction into that of the clean latents
-    return error * snr.clamp(max=min_snr) / (snr if kind == "epsilon" else snr + 1 if kind == "v_prediction" else (1 + snr.sqrt()).square())
+    of_clean = {  # what turns the error of the prediction into that of the clean latents
+        "epsilon": snr,
+        "v_prediction": snr + 1,
+        "flow_prediction": (1 + snr.sqrt()).square(),
+    }
+    return error * snr.clamp(max=min_snr) / of_clean[scheduler.config.prediction_type]
 
 
-def weights(reward, coefficient=1.0, baseline=0.0):
+def weights(reward, power=1.0, baseline=0.0):
     """The weight r^k of a model-generated image, (B,), less `baseline` times the mean weight.
 
-    k = 1 is the paper's raw reward, k = 0 plain fine-tuning on the model's own images; if r is the chance that a rater says good, r^k
-    is that of k raters agreeing, and exp(R / tau) of the utility R = log r at the temperature tau = 1 / k. A baseline above zero pushes
-    the worst images away.
+    k = 1 is the paper's raw reward, k = 0 plain fine-tuning on the model's own images; if r is the chance
+    that a rater says good, r^k is that of k raters agreeing, and exp(R / tau) of the utility R = log r at the
+    temperature tau = 1 / k. A baseline above zero pushes the worst images away.
     """
-    weight = reward**coefficient
+    weight = reward**power
     return weight - baseline * weight.mean()
 
 
-def eq2(weight, is_model, beta):
-    """Coefficients (B,) that make the sum of per-sample errors Eq. 2: E_model[weight error] + beta E_pre[error].
+def shares(is_model):
+    """What a sample counts so that a sum over the batch becomes the mean over each source, (B,).
 
-    weight (B,) from `weights`, ignored for pre-training rows; is_model (B,) bool marks the rows of D_model, the others are of D_pre.
-    Each expectation is the mean over its own rows of the whole batch.
+    is_model (B,) bool marks the rows of D_model, the others are of D_pre: Eq. 2 adds the two expectations.
     """
     model = is_model.float()
-    n_model, n_pre = model.sum().clamp(min=1), (1 - model).sum().clamp(min=1)
-    return model * weight / n_model + (1 - model) * beta / n_pre
+    of_model, of_pre = model.sum().clamp(min=1), (1 - model).sum().clamp(min=1)
+    return model / of_model + (1 - model) / of_pre
+
+
+def advantages(reward, group, floor=1e-4, most=5.0):
+    """(reward - its group's mean) / the standard deviation over the batch, held within +-`most`; (B,).
+
+    group (B,) int: the images of one prompt. Zero in a group whose rewards are all equal.
+    """
+    _, place = group.unique(return_inverse=True)
+    count = torch.bincount(place).to(reward)
+    mean = torch.zeros_like(count).index_add_(0, place, reward) / count
+    centred = reward - mean[place]
+    return (centred / reward.std().clamp(min=floor)).clamp(-most, most)
+
+
+def reverse_step(scheduler, noise_pred, latents, timesteps, previous, eta=1.0):
+    """DDIM's step from timesteps to `previous`: the Gaussian's mean (B, C, H, W) and deviation (B, 1, 1, 1).
+
+    latents (B, C, H, W) at timesteps (B,); previous (B,), negative at the end. Source: Song et al. (2021),
+    eq. 12 and 16, sigma = eta times the DDPM deviation. For U-Nets that predict noise or velocity.
+    """
+    alphas = scheduler.alphas_cumprod.to(latents)
+    a = alphas[timesteps].view(-1, 1, 1, 1)
+    p = alphas[previous.clamp(min=0)].view(-1, 1, 1, 1)
+    if scheduler.config.prediction_type == "v_prediction":
+        noise_pred = a.sqrt() * noise_pred + (1 - a).sqrt() * latents
+    clean = (latents - (1 - a).sqrt() * noise_pred) / a.sqrt()
+    variance = eta**2 * (1 - p) / (1 - a) * (1 - a / p)
+    mean = p.sqrt() * clean + (1 - p - variance).sqrt() * noise_pred
+    return mean, variance.sqrt()
+
+
+def log_prob(latents, mean, deviation):
+    """Log-density of `latents` under a Gaussian up to a constant, per dimension, (B,).
+
+    The mean, not the sum, over C, H, W: the sum overflows a ratio of two such densities (Black et al., 2024,
+    code).
+    """
+    return -((latents - mean).square() / (2 * deviation.square())).mean((1, 2, 3))
 
 
 def reward_mse(scores, labels):
@@ -72,6 +118,9 @@ def reward_mse(scores, labels):
 
 
 def prompt_classification(scores, temperature=2.0):
-    """L_pc of section 4.2, (B,): cross-entropy of the true prompt, column 0 of `scores` (B, N), under softmax(r / T)."""
+    """L_pc of section 4.2, (B,): cross-entropy of the true prompt under softmax(r / T).
+
+    scores (B, N), the true prompt in column 0.
+    """
     truth = scores.new_zeros(len(scores), dtype=torch.long)
     return F.cross_entropy(scores / temperature, truth, reduction="none")

@@ -1,167 +1,215 @@
-"""Rewards: one signature, `reward(images, prompts) -> scores (B,)`. Ours is a head on frozen CLIP features; CLIP similarity is another."""
+"""Rewards: one signature, `reward(images, prompts) -> scores (B,)`. Ours is a head on frozen CLIP features.
 
-import hashlib
+CLIP similarity is another, and so is a preference scorer of CLIP's architecture.
+"""
+
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from . import diffusion, losses, prompts, runs, train
+from . import files, hub, losses, prompts, seeds, train
 
 
 class Clip:
-    """A frozen CLIP of any size, from a shipped name, a folder or a hub name: projected image and text features."""
+    """A frozen CLIP of any size, from a shipped name, a folder or a hub name: projected features."""
 
     def __init__(self, name):
-        diffusion.quiet()
+        hub.quiet()
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-        self.model = diffusion.network(CLIPModel, name, use_safetensors=True).float().eval().requires_grad_(False)
-        self.tokenizer = diffusion.loading(CLIPTokenizer, name)
-        self.processor = diffusion.loading(CLIPImageProcessor, name)
-        self.width = self.model.config.projection_dim
+        model = hub.network(CLIPModel, name, use_safetensors=True)
+        self.model = model.float().eval().requires_grad_(False)
+        self.tokenizer = hub.loading(CLIPTokenizer, name)
+        self.processor = hub.loading(CLIPImageProcessor, name)
+        self.width = model.config.projection_dim
         if torch.cuda.is_available():
             self.model.cuda()
 
-    @torch.inference_mode()
-    def images(self, images, batch=256):
-        """Features (B, D) of uint8 images (B, H, W, 3), not normalised."""
+    def _projected(self, pixel_values):
+        return self.model.visual_projection(self.model.vision_model(pixel_values).pooler_output)
+
+    @torch.no_grad()
+    def images(self, images):
+        """Features (B, D) of uint8 images (B, H, W, 3) or of an image folder, not normalised."""
         out = []
-        for i in range(0, len(images), batch):
-            x = self.processor(list(images[i:i + batch]), return_tensors="pt").pixel_values.to(self.model.device)
-            out.append(self.model.visual_projection(self.model.vision_model(x).pooler_output).float().cpu())
+        for i in range(0, len(images), 256):
+            x = self.processor(list(images[i : i + 256]), return_tensors="pt").pixel_values
+            out.append(self._projected(x.to(self.model.device)).cpu())
         return torch.cat(out)
 
+    def pixels(self, x):
+        """Features (B, D), with their gradient, of float images x (B, 3, H, W) in [-1, 1], not normalised.
+
+        They are resized to the square that this CLIP reads, so they had better be square themselves.
+        """
+        x = x.to(self.model.device, torch.float32)
+        size = self.model.config.vision_config.image_size
+        x = nn.functional.interpolate(x, (size, size), mode="bicubic", antialias=True)
+        mean = x.new_tensor(self.processor.image_mean).view(3, 1, 1)
+        std = x.new_tensor(self.processor.image_std).view(3, 1, 1)
+        return self._projected(((x + 1) / 2 - mean) / std)
+
     def folder(self, images, cache):
-        """Features (N, D) of a runs.Images folder, kept in `cache` under the content of both the pictures and this model."""
-        weights = runs.weights_digest(self.model.vision_model, self.model.visual_projection)
-        path = Path(cache) / f"{hashlib.sha256((weights + runs.digest(images.folder)).encode()).hexdigest()[:24]}.safetensors"
+        """Features (N, D) of a files.ImageFolder, kept in the folder `cache` (a Path) by their content.
+
+        That is the content of the pictures and of this model.
+        """
+        weights = files.weights_digest(self.model.vision_model, self.model.visual_projection)
+        pictures = files.digest(images.folder)
+        path = cache / f"{weights[:24]}-{pictures[:24]}.safetensors"
         if not path.exists():
-            train.write({"features": torch.cat([self.images(images[i:i + 512]) for i in range(0, len(images), 512)])}, path)
+            files.write_tensors({"features": self.images(images)}, path)
         return load_file(path)["features"]
 
-    @torch.inference_mode()
-    def prompts(self, prompts, batch=512):
+    @torch.no_grad()
+    def prompts(self, prompts):
         """Features (B, D) of prompts, not normalised; each unique prompt is encoded once."""
-        unique, rows = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)
+        unique, rows = np.unique(prompts, return_inverse=True)
         out = []
-        for i in range(0, len(unique), batch):
-            ids = self.tokenizer(list(unique[i:i + batch]), padding="max_length", truncation=True,
-                                 max_length=self.model.config.text_config.max_position_embeddings, return_tensors="pt").to(self.model.device)
-            out.append(self.model.text_projection(self.model.text_model(**ids).pooler_output).float().cpu())
+        for i in range(0, len(unique), 512):
+            ids = self.tokenizer(
+                list(unique[i : i + 512]),
+                padding="max_length",
+                truncation=True,
+                max_length=self.model.config.text_config.max_position_embeddings,
+                return_tensors="pt",
+            ).to(self.model.device)
+            out.append(self.model.text_projection(self.model.text_model(**ids).pooler_output).cpu())
         return torch.cat(out)[torch.from_numpy(rows)]
 
 
-def similarity(clip):
-    """CLIP similarity as a reward: cosine of image and prompt, mapped from [-1, 1] to [0, 1].
+class Similarity(nn.Module):
+    """Cosine of features, mapped from [-1, 1] to [0, 1]; image (B, D), text (B, N, D) -> scores (B, N).
 
-    With the weights of a preference scorer of CLIP's architecture (PickScore, HPS v2) this is that scorer.
+    On the weights of a preference scorer of CLIP's architecture (PickScore, HPS v2) this is that scorer.
     """
 
-    def reward(images, prompts):
-        cosine = torch.cosine_similarity(clip.images(images), clip.prompts(prompts))
-        return (0.5 + 0.5 * cosine).numpy()
-
-    return reward
-
-
-def scorer(name, folder, clip):
-    """The reward called `name`: "learnt" is the saved one in `folder`, "similarity" that of `clip` (a Clip), anything else a scorer's folder or hub name."""
-    return load(folder, clip) if name == "learnt" else similarity(clip if name == "similarity" else Clip(name))
+    def forward(self, image, text):
+        return 0.5 + 0.5 * torch.cosine_similarity(image[:, None], text, dim=-1)
 
 
 class Head(nn.Module):
-    """r_phi of section 4.2 on frozen features: two layers, ReLU, sigmoid; image (B, D), text (B, N, D) -> scores (B, N) in [0, 1].
+    """r_phi of section 4.2 on frozen features: two layers, ReLU, sigmoid.
 
-    The first layer of a concatenation is the sum of two layers, so an image's part is computed once for all its N sentences.
+    image (B, D), text (B, N, D) -> scores (B, N) in [0, 1]. The first layer of a concatenation is the sum of
+    two layers, so an image's part is computed once for all its N sentences.
     """
 
-    def __init__(self, width, hidden=1024):
+    def __init__(self, width, hidden):
         super().__init__()
         whole = nn.Linear(2 * width, hidden)  # drawn as one layer on the concatenation would be
-        self.image, self.text, self.out = nn.Linear(width, hidden), nn.Linear(width, hidden, bias=False), nn.Linear(hidden, 1)
+        self.image = nn.Linear(width, hidden)
+        self.text = nn.Linear(width, hidden, bias=False)
+        self.out = nn.Linear(hidden, 1)
         with torch.no_grad():
-            for part, weight in zip((self.image, self.text), whole.weight.split(width, 1), strict=True):
-                part.weight.copy_(weight)
+            self.image.weight.copy_(whole.weight[:, :width])
+            self.text.weight.copy_(whole.weight[:, width:])
             self.image.bias.copy_(whole.bias)
 
     def forward(self, image, text):
         return self.out((self.image(image)[:, None] + self.text(text)).relu()).sigmoid().squeeze(-1)
 
 
-def candidates(clip, wants, n, seed, objects, allowed=None):
-    """The distinct sentences' features (U, D), and for each of `wants` its own sentence and n - 1 contrastive ones as rows into them (M, n)."""
-    rng = np.random.default_rng([seed, 4])
-    said = [[prompts.phrase(c) for c in (w, *prompts.contrast(w, n - 1, rng, objects, allowed))] for w in wants]
-    texts, where = np.unique(np.array(said), return_inverse=True)
+class Reward:
+    """A frozen Head or Similarity on `clip`: `Reward(clip, model)(images, prompts)` -> scores (B,)."""
+
+    def __init__(self, clip, model):
+        self.clip = clip
+        self.model = model.to(clip.model.device).eval().requires_grad_(False)
+
+    def __call__(self, images, prompts):
+        return self.of_features(self.clip.images(images), self.clip.prompts(prompts))
+
+    def _scores(self, image, text):
+        device = self.clip.model.device
+        return self.model(image.to(device), text[:, None].to(device)).squeeze(1)
+
+    @torch.no_grad()
+    def of_features(self, image, text):
+        """Scores (B,) of features (B, D), as numpy."""
+        return self._scores(image, text).cpu().numpy()
+
+    def of_pixels(self, x, text):
+        """Scores (B,), with their gradient, of images x as for `Clip.pixels` and text features (B, D)."""
+        return self._scores(self.clip.pixels(x), text)
+
+    def save(self, folder, about):
+        """A head as safetensors with a JSON card, in `folder` (a Path)."""
+        files.write_tensors(self.model.state_dict(), folder / "model.safetensors")
+        card = about | {"width": self.clip.width, "hidden": self.model.out.in_features}
+        files.write_text(folder / "card.json", json.dumps(card, indent=1, default=float) + "\n")
+
+
+def load(folder, clip):
+    """The head saved in `folder` (a Path), on `clip`.
+
+    Raises ModelError if a file is damaged or it was trained on features of another width.
+    """
+    try:
+        model = Head(clip.width, files.read_json(folder / "card.json", "hidden")["hidden"])
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except Exception as error:
+        raise hub.ModelError(
+            f"reward in {folder} cannot be loaded ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:120]}): run notebook 04_reward again with this CLIP"
+        ) from error
+    return Reward(clip, model)
+
+
+def scorer(name, folder, clip):
+    """The reward called `name`: "learnt" is the saved one in `folder`, "similarity" that of `clip` (a Clip).
+
+    Anything else is a scorer's folder or hub name.
+    """
+    if name == "learnt":
+        return load(folder, clip)
+    return Reward(clip if name == "similarity" else Clip(name), Similarity())
+
+
+def candidates(clip, wants, n, seed, objects, allowed):
+    """Sentences among which L_pc finds an image's own: the distinct ones' features (U, D), and rows (M, n).
+
+    A row holds for one of `wants` its own sentence and n - 1 contrastive ones as indices into the features.
+    """
+    rng, said = np.random.default_rng([seed, 4]), []
+    for want in wants:
+        among = (want, *prompts.contrast(want, n - 1, rng, objects, allowed))
+        said.append([prompts.phrase(w) for w in among])
+    texts, where = np.unique(said, return_inverse=True)
     return clip.prompts(texts), torch.from_numpy(where.reshape(len(wants), n))
 
 
-def reward_loss(image, texts, candidates, labels, *, lam, temperature, batch, seed, weights=None):
-    """L_MSE + lambda L_pc as a `loss_at(head, step)` for train.loop.
+def reward_loss(image, texts, candidates, labels, *, lam, temperature, batch, seed):
+    """L_MSE + lambda L_pc (section 4.2) as a `loss_at(head, step)` for train.loop.
 
-    image (M, D); texts (U, D) of unique prompts; candidates (M, N) rows into texts, the true prompt first; labels (M,); weights
-    (M,), if given, of the label errors. L_pc is taken over a batch of its own, half the size, of good images (label above 1/2).
+    image (M, D); texts (U, D) of unique prompts; candidates (M, N) rows into texts, the true prompt first;
+    labels (M,). L_pc is taken over a batch of its own, half the size, of good images (label above 1/2).
     """
     good = torch.nonzero(labels > 0.5).squeeze(1)
 
     def loss_at(model, step):
-        device = next(model.parameters()).device
-        rows = train.rows_at(seed, step, batch, len(image))
-        scores = model(image[rows].to(device), texts[candidates[rows, :1]].to(device))[:, 0]
-        error = losses.reward_mse(scores, labels[rows].to(device))
-        mse = (error if weights is None else error * weights[rows].to(device)).mean()
+        rows = seeds.rows_at(seed, step, batch, len(image))
+        scores = model(image[rows], texts[candidates[rows, :1]])[:, 0]
+        mse = losses.reward_mse(scores, labels[rows]).mean()
         if not lam or not len(good):
             return mse, {"mse": mse, "pc": mse.new_zeros(())}
-        rows = good[train.rows_at(seed + 1, step, max(1, batch // 2), len(good))]
-        pc = losses.prompt_classification(model(image[rows].to(device), texts[candidates[rows]].to(device)), temperature).mean()
+        rows = good[seeds.rows_at(seed + 1, step, max(1, batch // 2), len(good))]
+        scores = model(image[rows], texts[candidates[rows]])
+        pc = losses.prompt_classification(scores, temperature).mean()
         return mse + lam * pc, {"mse": mse, "pc": pc}
 
     return loss_at
 
 
-def fit(clip, image, texts, candidates, labels, *, updates, lr, hidden=1024, seed=0, **objective):
+def fit(clip, image, texts, candidates, labels, *, updates, lr, batch, hidden=1024, seed=0, **objective):
     """Train a head from scratch: (Reward, log rows). Arguments as `reward_loss` takes them."""
     torch.manual_seed(seed)
-    model = Head(image.shape[1], hidden)
-    objective["batch"] = min(objective["batch"], len(image))
-    loss_at = reward_loss(image, texts, candidates, labels, seed=seed, **objective)
-    log = list(train.loop(model, loss_at, steps=updates, lr=lr, warmup=20, weight_decay=0.05))
+    model = Head(clip.width, hidden)
+    data = [t.to(clip.model.device) for t in (image, texts, candidates, labels)]
+    loss_at = reward_loss(*data, batch=min(batch, len(image)), seed=seed, **objective)
+    plan = train.Plan(steps=updates, lr=lr, warmup=20, weight_decay=0.05)
+    log = list(train.loop(model, [loss_at], plan))
     return Reward(clip, model), log
-
-
-class Reward:
-    """The learnt reward: `Reward(clip, head)(images, prompts)` -> scores (B,) in [0, 1]."""
-
-    def __init__(self, clip, model):
-        self.clip, self.model = clip, model
-
-    def __call__(self, images, prompts):
-        return self.of_features(self.clip.images(images), self.clip.prompts(prompts))
-
-    @torch.inference_mode()
-    def of_features(self, image, text):
-        """Scores (B,) of features (B, D), as numpy."""
-        device = next(self.model.parameters()).device
-        return self.model(image.to(device), text[:, None].to(device)).squeeze(1).cpu().numpy()
-
-    def save(self, folder, about):
-        """safetensors + a JSON card."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.model.state_dict(), folder / "model.safetensors")
-        (folder / "card.json").write_text(json.dumps(about | {"width": self.clip.width, "hidden": self.model.out.in_features}, indent=1, default=float) + "\n")
-
-
-def load(folder, clip):
-    """A saved reward on `clip`. Raises ModelError if a file is damaged or it was trained on features of another width."""
-    try:
-        model = Head(clip.width, json.loads((Path(folder) / "card.json").read_text())["hidden"])
-        model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
-    except Exception as error:
-        raise diffusion.ModelError(f"reward in {folder} cannot be loaded ({type(error).__name__}: {str(error)[:120]}): "
-                                   "run notebook 04_reward again with this CLIP") from error
-    return Reward(clip, model.eval())

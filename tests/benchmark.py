@@ -1,8 +1,9 @@
 """`python tests/benchmark.py`: ours against the stock way in the same run, alternating, as ratios.
 
-Training: the loop of diffusers' own text-to-image example, which encodes pictures and prompts in every step, on the same U-Net, batch,
-precision and optimiser. Sampling: the stock pipeline called prompt by prompt with the same solver and steps. `--sd15` takes the true
-architecture of Stable Diffusion v1.5 with random weights (a GPU's work), `--pipeline` any folder.
+Training: the loop of diffusers' own text-to-image example, which encodes pictures and prompts in every step,
+on the same U-Net, batch, precision and optimiser. Sampling: the stock pipeline called prompt by prompt with
+the same solver and steps. `--sd15` takes the true architecture of Stable Diffusion v1.5 with random weights
+(a GPU's work), `--pipeline` any folder.
 """
 
 import argparse
@@ -17,14 +18,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from equation import eq2
 
-from rlhf_nb import align, config, diffusion, losses, train
+from rlhf_nb import batches, config, diffusion, losses, nets, seeds
 
 LINE = "{:44} {:>8} {:>12} {:>12}"
 
 
 def random_sd15(device):
-    """A pipeline of Stable Diffusion v1.5's architecture with random weights; its tokenizer is the toy's, whose length is set to 77."""
+    """A pipeline of Stable Diffusion v1.5's architecture with random weights; its tokenizer is the toy's,
+    whose length is set to 77.
+    """
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -32,12 +36,33 @@ def random_sd15(device):
     toy.tokenizer.model_max_length = 77
     with torch.device(device):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-        vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512,
-                            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
-        text = CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-                                            eos_token_id=toy.tokenizer.eos_token_id))
-    pipe = StableDiffusionPipeline(vae=vae, text_encoder=text, tokenizer=toy.tokenizer, unet=unet, scheduler=toy.scheduler, safety_checker=None,
-                                   feature_extractor=None, requires_safety_checker=False)
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=4,
+            sample_size=512,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=768,
+                intermediate_size=3072,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+                eos_token_id=toy.tokenizer.eos_token_id,
+            )
+        )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=toy.tokenizer,
+        unet=unet,
+        scheduler=toy.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.set_progress_bar_config(disable=True)
     for part in (vae, text, unet):
         part.requires_grad_(False).eval()
@@ -57,7 +82,9 @@ def clock(device, work):
 
 
 def alternating(device, ways, rounds):
-    """Median seconds of each way, {name: seconds}: one round to warm up, then turn about, so that a busy spell hits both."""
+    """Median seconds of each way, {name: seconds}: one round to warm up, then turn about, so that a busy
+    spell hits both.
+    """
     times = [{name: clock(device, work) for name, work in ways.items()} for _ in range(rounds + 1)][1:]
     return {name: statistics.median(t[name] for t in times) for name in ways}
 
@@ -74,25 +101,29 @@ def step_flops(unet, batch, text):
     from torch.utils.flop_counter import FlopCounterMode
 
     device, c = next(unet.parameters()).device, unet.config
-    x, t = torch.randn(1, c.in_channels, c.sample_size, c.sample_size, device=device), torch.zeros(1, dtype=torch.long, device=device)
+    x, t = (
+        torch.randn(1, c.in_channels, c.sample_size, c.sample_size, device=device),
+        torch.zeros(1, dtype=torch.long, device=device),
+    )
     with FlopCounterMode(display=False) as counter:
         unet(x, t, text.to(device)).sample.mean().backward()
     return counter.get_total_flops() * batch
 
 
 def training(pipe, images, sentences, batch, precision, rounds, lora=0, extras=()):
-    """What a step of `batch` takes, ours and the stock way: {"ours", "stock"} in seconds, "of_ceiling", our share of the FLOP/s of a large matrix product
-    measured turn about with the steps, "ceiling", those FLOP/s, and "peak", the peak GiB of ours on a GPU."""
+    """What a step of `batch` takes, ours and the stock way: {"ours", "stock"} in seconds, "of_ceiling", our
+    share of the FLOP/s of a large matrix product measured turn about with the steps, "ceiling", those FLOP/s,
+    and "peak", the peak GiB of ours on a GPU.
+    """
     from diffusers import DDPMScheduler
 
     device, schedule = pipe.unet.device, DDPMScheduler.from_config(pipe.scheduler.config)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    encoded = align.encode(pipe, zip(images, sentences, strict=True), half=half is not None)
-    loss_at = align.Eq2(pipe.scheduler, diffusion.encode_prompts(pipe, [""])[0][0], encoded, None, batch=(batch, 0), beta=0.0, drop=0.0, seed=0,
-                        weight=torch.ones(len(encoded)))
+    encoded = batches.encode(pipe, zip(images, sentences, strict=True), half=half is not None)
+    loss_at = eq2(pipe, encoded, batch=(batch, 0)).loss_at
 
     def stepper(loss_of):
-        unet = align.trainable(pipe, config.settings("align", lora=lora, extras=extras)).train()
+        unet = nets.trainable(pipe, config.settings("align", lora=lora, extras=extras)).train()
         optimizer = torch.optim.AdamW([p for p in unet.parameters() if p.requires_grad], lr=1e-6, fused=True)
         steps = iter(range(1_000_000))
 
@@ -107,16 +138,28 @@ def training(pipe, images, sentences, batch, precision, rounds, lora=0, extras=(
         return step
 
     def stock(unet, step):
-        rows = train.rows_at(0, step, batch, len(images)).tolist()
+        rows = seeds.rows_at(0, step, batch, len(images)).tolist()
         with torch.no_grad():
-            latents = pipe.vae.encode(diffusion.pixels(images[rows]).to(device)).latent_dist.sample() * pipe.vae.config.scaling_factor
-            ids = pipe.tokenizer([sentences[r] for r in rows], padding="max_length", truncation=True, max_length=pipe.tokenizer.model_max_length,
-                                 return_tensors="pt").input_ids
+            latents = (
+                pipe.vae.encode(diffusion.pixels(images[rows]).to(device)).latent_dist.sample()
+                * pipe.vae.config.scaling_factor
+            )
+            ids = pipe.tokenizer(
+                [sentences[r] for r in rows],
+                padding="max_length",
+                truncation=True,
+                max_length=pipe.tokenizer.model_max_length,
+                return_tensors="pt",
+            ).input_ids
             text = pipe.text_encoder(ids.to(device))[0]
         noise, timesteps = torch.randn_like(latents), torch.randint(1000, (batch,), device=device)
-        return losses.denoising(unet, schedule, latents, text, timesteps, noise).mean()
+        return losses.denoising(diffusion.predictor(unet), schedule, latents, text, timesteps, noise).mean()
 
-    flops = step_flops(align.trainable(pipe, config.settings("align", lora=lora)), batch, encoded.take(torch.zeros(1, dtype=torch.long))[2])
+    flops = step_flops(
+        nets.trainable(pipe, config.settings("align", lora=lora)),
+        batch,
+        encoded.take(torch.zeros(1, dtype=torch.long))[2],
+    )
     ours = stepper(lambda unet, step: loss_at(unet, step)[0])
     ours()
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
@@ -132,7 +175,12 @@ def sampling(pipe, sentences, steps, batch, rounds, few=4):
 
     def stock():
         for i, sentence in enumerate(sentences[:few]):
-            pipe(sentence, num_inference_steps=steps, guidance_scale=7.5, generator=torch.Generator().manual_seed(i))
+            pipe(
+                sentence,
+                num_inference_steps=steps,
+                guidance_scale=7.5,
+                generator=torch.Generator().manual_seed(i),
+            )
 
     def ours():
         diffusion.sample(pipe, many, guidance=7.5, steps=steps, seed=0, batch=batch)
@@ -142,11 +190,13 @@ def sampling(pipe, sentences, steps, batch, rounds, few=4):
 
 
 def growth(pipe, count, few, batch=64, rounds=20):
-    """What `count` pictures cost beside `few`, turn about: {"encoding": ms an image, "step": ms, "memory": peak MiB of its own}, (few, count) each."""
+    """What `count` pictures cost beside `few`, turn about: {"encoding": ms an image, "step": ms, "memory":
+    peak MiB of its own}, (few, count) each.
+    """
     import tempfile
 
     some = np.random.default_rng(0).integers(0, 255, (1024, 64, 64, 3), dtype=np.uint8)
-    device, empty, unet = pipe.unet.device, diffusion.encode_prompts(pipe, [""])[0][0], copy.deepcopy(pipe.unet).requires_grad_(True)
+    device, unet = pipe.unet.device, copy.deepcopy(pipe.unet).requires_grad_(True)
     shards, small, peaks = iter(range(1_000_000)), [], []
 
     def pairs(n):  # no two shards alike
@@ -155,27 +205,33 @@ def growth(pipe, count, few, batch=64, rounds=20):
     def own():
         if not Path("/proc/self/status").exists():
             return psutil.Process().memory_full_info().uss / 2**20
-        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
+        return (
+            next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+            / 1024
+        )
 
     def look(_):
         peaks.append(own())
         if next(shards) % 16 == 0:
             with tempfile.TemporaryDirectory() as folder:
-                small.append(clock(device, lambda: align.encode(pipe, pairs(few), folder)) / few)
+                small.append(clock(device, lambda: batches.encode(pipe, pairs(few), folder)) / few)
 
     def stepper(encoded):
-        loss_at = align.Eq2(pipe.scheduler, empty, encoded, None, batch=(batch, 0), beta=0.0, drop=0.0, seed=0, weight=torch.ones(len(encoded)))
+        loss_at = eq2(pipe, encoded, unet=unet, batch=(batch, 0)).loss_at
         steps = iter(range(1_000_000))
         return lambda: (loss_at(unet, next(steps))[0].backward(), peaks.append(own()))
 
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as cache:
-        little = stepper(align.encode(pipe, pairs(few), first, progress=lambda _: peaks.append(own())))
+        little = stepper(batches.encode(pipe, pairs(few), first, progress=lambda _: peaks.append(own())))
         clock(device, lambda: [little() for _ in range(4)])
         before, made = max(peaks), []
-        whole = clock(device, lambda: made.append(align.encode(pipe, pairs(count), cache, progress=look)))
+        whole = clock(device, lambda: made.append(batches.encode(pipe, pairs(count), cache, progress=look)))
         seconds = alternating(device, {"few": little, "count": stepper(made[0])}, rounds)
-    return {"encoding": (1e3 * statistics.median(small), 1e3 * (whole - sum(small) * few) / count),
-            "step": (1e3 * seconds["few"], 1e3 * seconds["count"]), "memory": (before, max(peaks))}
+    return {
+        "encoding": (1e3 * statistics.median(small), 1e3 * (whole - sum(small) * few) / count),
+        "step": (1e3 * seconds["few"], 1e3 * seconds["count"]),
+        "memory": (before, max(peaks)),
+    }
 
 
 def grown(pipe, count):
@@ -183,8 +239,10 @@ def grown(pipe, count):
     some = min(1000, count // 2)
     print(LINE.format("as a set of images grows", "ratio", f"{count}", f"{some}"))
     units = {"encoding": "ms an image", "step": "ms", "memory": "MiB of its own"}
-    rows = [{"what": f"{what}, {units[what]}", "images": count, "ratio": many / few, "many": many, "few": few}
-            for what, (few, many) in growth(pipe, count, some).items()]
+    rows = [
+        {"what": f"{what}, {units[what]}", "images": count, "ratio": many / few, "many": many, "few": few}
+        for what, (few, many) in growth(pipe, count, some).items()
+    ]
     for row in rows:
         print(LINE.format(row["what"], f"{row['ratio']:.2f}", f"{row['many']:.2f}", f"{row['few']:.2f}"))
     return rows
@@ -194,47 +252,105 @@ def against_stock(pipe, options):
     """Print and return the ratios of training, for every precision and batch, and of sampling."""
     device = pipe.unet.device
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    images = np.random.default_rng(0).integers(0, 255, (max(options.batches) * 2, side, side, 3), dtype=np.uint8)
-    rows, sentences = [], [f"Two green {w} in the sea." for w in ("stars", "cats", "hearts", "flags")] * (len(images) // 4 + 1)
+    images = np.random.default_rng(0).integers(
+        0, 255, (max(options.batches) * 2, side, side, 3), dtype=np.uint8
+    )
+    rows, sentences = (
+        [],
+        [f"Two green {w} in the sea." for w in ("stars", "cats", "hearts", "flags")] * (len(images) // 4 + 1),
+    )
     print(LINE.format("against the stock way", "ratio", "ours", "stock"))
     for precision in options.precisions:
         for batch in options.batches:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            took = training(pipe, images, sentences[:len(images)], batch, precision, options.rounds, options.lora, tuple(options.extras))
-            row = {"what": "training", "precision": precision, "batch": batch, "ratio": took["stock"] / took["ours"], "ours": batch / took["ours"],
-                   "stock": batch / took["stock"], "of_ceiling": took["of_ceiling"], "peak_gib": took["peak"]}
+            took = training(
+                pipe,
+                images,
+                sentences[: len(images)],
+                batch,
+                precision,
+                options.rounds,
+                options.lora,
+                tuple(options.extras),
+            )
+            row = {
+                "what": "training",
+                "precision": precision,
+                "batch": batch,
+                "ratio": took["stock"] / took["ours"],
+                "ours": batch / took["ours"],
+                "stock": batch / took["stock"],
+                "of_ceiling": took["of_ceiling"],
+                "peak_gib": took["peak"],
+            }
             rows.append(row)
-            print(LINE.format(f"training, samples/s, {precision}, batch {batch}", f"{row['ratio']:.2f}", f"{row['ours']:.1f}", f"{row['stock']:.1f}"),
-                  f" {row['of_ceiling']:.0%} of a matrix product's speed ({took['ceiling'] / 1e9:.0f} GFLOP/s)")
+            print(
+                LINE.format(
+                    f"training, samples/s, {precision}, batch {batch}",
+                    f"{row['ratio']:.2f}",
+                    f"{row['ours']:.1f}",
+                    f"{row['stock']:.1f}",
+                ),
+                f" {row['of_ceiling']:.0%} of a matrix product's speed ({took['ceiling'] / 1e9:.0f} GFLOP/s)",
+            )
     seconds = sampling(pipe, sentences, options.steps, 64, max(1, options.rounds // 2))
-    row = {"what": "sampling", "batch": 64, "ratio": seconds["stock"] / seconds["ours"], "ours": 1 / seconds["ours"], "stock": 1 / seconds["stock"]}
+    row = {
+        "what": "sampling",
+        "batch": 64,
+        "ratio": seconds["stock"] / seconds["ours"],
+        "ours": 1 / seconds["ours"],
+        "stock": 1 / seconds["stock"],
+    }
     rows.append(row)
-    print(LINE.format(f"sampling, images/s, {options.steps} steps, batch 64", f"{row['ratio']:.2f}", f"{row['ours']:.2f}", f"{row['stock']:.2f}"))
+    print(
+        LINE.format(
+            f"sampling, images/s, {options.steps} steps, batch 64",
+            f"{row['ratio']:.2f}",
+            f"{row['ours']:.2f}",
+            f"{row['stock']:.2f}",
+        )
+    )
     return rows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pipeline", default="toy/pipeline")
-    parser.add_argument("--sd15", action="store_true", help="Stable Diffusion v1.5's architecture with random weights")
+    parser.add_argument(
+        "--sd15", action="store_true", help="Stable Diffusion v1.5's architecture with random weights"
+    )
     parser.add_argument("--batches", type=int, nargs="+", default=[64])
     parser.add_argument("--precisions", nargs="+", default=["no"], choices=["no", "bf16", "fp16"])
     parser.add_argument("--lora", type=int, default=0)
     parser.add_argument("--extras", nargs="*", default=[], choices=["checkpointing", "compile"])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--growth", type=int, metavar="N", help="compare cost and memory of N images with those of 1000, instead of the rest")
+    parser.add_argument(
+        "--growth",
+        type=int,
+        metavar="N",
+        help="compare cost and memory of N images with those of 1000, instead of the rest",
+    )
     parser.add_argument("--record", help="also write the figures to this JSON file")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.sd15 and device.type != "cuda":
-        parser.exit(1, "error: Stable Diffusion v1.5's size wants a GPU and none is here: leave --sd15 out to measure the toy model\n")
+        parser.exit(
+            1,
+            "error: Stable Diffusion v1.5's size wants a GPU and none is here: leave --sd15 out to measure "
+            "the toy model\n",
+        )
     pipe = random_sd15(device) if options.sd15 else diffusion.load(options.pipeline)
-    found = {"device": torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads", "date": time.strftime("%Y-%m-%d"),
-             "versions": {p: metadata.version(p) for p in ("torch", "diffusers", "accelerate")},
-             "rows": grown(pipe, options.growth) if options.growth else against_stock(pipe, options),
-             "command": " ".join(["python tests/benchmark.py", *sys.argv[1:]])}
+    found = {
+        "device": torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} threads",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": {p: metadata.version(p) for p in ("torch", "diffusers", "accelerate")},
+        "rows": grown(pipe, options.growth) if options.growth else against_stock(pipe, options),
+        "command": " ".join(["python tests/benchmark.py", *sys.argv[1:]]),
+    }
     print(f"{found['device']}, {found['date']}")
     if options.record:
         with open(options.record, "w") as file:

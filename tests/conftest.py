@@ -13,7 +13,9 @@ ROOT = graph.ROOT
 
 
 def pytest_configure(config):
-    """Identities are checked to the bit, on the processor; a GPU is there for the tests that need one, when they are asked for alone."""
+    """Identities are checked to the bit, on the processor; a GPU is there for the tests that need one, when
+    they are asked for alone.
+    """
     if config.option.markexpr == "gpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else sums may come in another order
     else:
@@ -21,11 +23,15 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """What needs the graphs comes after what does not, and what waits for nbval last: both are at work in the background."""
+    """What needs the graphs comes after what does not, and what waits for nbval last: both are at work in the
+    background.
+    """
     if config.option.markexpr != "gpu":
         for item in items:
             if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="GPUs are hidden from these tests: run `pytest -m gpu`"))
+                item.add_marker(
+                    pytest.mark.skip(reason="GPUs are hidden from these tests: run `pytest -m gpu`")
+                )
 
     def turn(item):
         needs = {"smoke", "foreign", "replays"} & set(getattr(item, "fixturenames", ()))
@@ -43,25 +49,27 @@ def pipe():
 
 @pytest.fixture(scope="session")
 def reader():
-    from rlhf_nb import judge
+    from rlhf_nb.toy import judge
 
     return judge.load("toy/judge")
 
 
 def save_images(folder, images, rows):
-    """A Hugging Face image folder of `images`: PNG files and metadata.csv with file_name and the columns of `rows`."""
-    from rlhf_nb import runs
+    """A Hugging Face image folder of `images`: PNG files and metadata.csv with file_name and the columns of
+    `rows`.
+    """
+    from rlhf_nb import files
 
     names = [f"{i:06d}.png" for i in range(len(images))]
-    runs.save_pngs(folder, images, names)
-    runs.save_rows(folder, names, rows)
+    files.save_pngs(folder, images, names)
+    files.save_rows(folder, names, rows)
 
 
 def filled(run):
     """`run` with everything in it that its stage is not finished without."""
-    from rlhf_nb import runs
+    from rlhf_nb import stages
 
-    for name in runs.MAKES[run.stage]:
+    for name in stages.MAKES[run.stage]:
         if not (run.folder / name).exists():
             run.path(name).write_text("made")
     return run
@@ -72,22 +80,38 @@ def tiny_owl(kind, folder):
     import torch
     import transformers
 
-    from rlhf_nb import config
+    from rlhf_nb import hub
 
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
-    model, shapes, processor, pictures = (getattr(transformers, kind + n) for n in ("ForObjectDetection", "Config", "Processor", "ImageProcessorPil"))
-    model(shapes(
-        text_config={**shape, "vocab_size": 351, "max_position_embeddings": 20, "bos_token_id": 349, "eos_token_id": 350, "pad_token_id": 350},
-        vision_config={**shape, "image_size": 32, "patch_size": 8}, projection_dim=16)).save_pretrained(folder)
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(config.ASSETS / "toy/pipeline/tokenizer")
+    model, shapes, processor, pictures = (
+        getattr(transformers, kind + n)
+        for n in ("ForObjectDetection", "Config", "Processor", "ImageProcessorPil")
+    )
+    model(
+        shapes(
+            text_config={
+                **shape,
+                "vocab_size": 351,
+                "max_position_embeddings": 20,
+                "bos_token_id": 349,
+                "eos_token_id": 350,
+                "pad_token_id": 350,
+            },
+            vision_config={**shape, "image_size": 32, "patch_size": 8},
+            projection_dim=16,
+        )
+    ).save_pretrained(folder)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(hub.ASSETS / "pipeline/tokenizer")
     processor(pictures(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
 def sd15(pipe, tmp_path):
-    """A tiny random model in the exact folder layout of Stable Diffusion v1.5, and a CLIP in that of ViT-L/14."""
+    """A tiny random model in the exact folder layout of Stable Diffusion v1.5, and a CLIP in that of
+    ViT-L/14.
+    """
     import torch
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
@@ -95,24 +119,77 @@ def sd15(pipe, tmp_path):
 
     torch.manual_seed(0)
     ids = {k: getattr(pipe.tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    text = {"vocab_size": len(pipe.tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "max_position_embeddings": pipe.tokenizer.model_max_length, **ids}
-    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
-    unet = UNet2DConditionModel(sample_size=8, block_out_channels=(8, 16, 16, 16), norm_num_groups=4, attention_head_dim=2, cross_attention_dim=16,
-                                layers_per_block=1,
-                                down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3)
-    vae = AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4, layers_per_block=1, sample_size=64,
-                        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
-    scheduler = PNDMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+    text = {
+        "vocab_size": len(pipe.tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": pipe.tokenizer.model_max_length,
+        **ids,
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 16,
+    }
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16, 16, 16),
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=16,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        layers_per_block=1,
+        sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+    scheduler = PNDMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    StableDiffusionPipeline(vae=vae, unet=unet, text_encoder=CLIPTextModel(CLIPTextConfig(**text)), tokenizer=pipe.tokenizer, scheduler=scheduler,
-                            safety_checker=StableDiffusionSafetyChecker(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)),
-                            feature_extractor=CLIPImageProcessor(crop_size=32, size=32)).save_pretrained(tmp_path / "sd")
+    StableDiffusionPipeline(
+        vae=vae,
+        unet=unet,
+        text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
+        tokenizer=pipe.tokenizer,
+        scheduler=scheduler,
+        safety_checker=StableDiffusionSafetyChecker(
+            CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+        ),
+        feature_extractor=CLIPImageProcessor(crop_size=32, size=32),
+    ).save_pretrained(tmp_path / "sd")
     clip.save_pretrained(tmp_path / "clip")
     pipe.tokenizer.save_pretrained(tmp_path / "clip")
-    CLIPImageProcessor(crop_size={"height": 32, "width": 32}, size={"shortest_edge": 32}).save_pretrained(tmp_path / "clip")
-    assert {p.name for p in (tmp_path / "sd").iterdir()} == {"feature_extractor", "model_index.json", "safety_checker", "scheduler", "text_encoder",
-                                                              "tokenizer", "unet", "vae"}
+    CLIPImageProcessor(crop_size={"height": 32, "width": 32}, size={"shortest_edge": 32}).save_pretrained(
+        tmp_path / "clip"
+    )
+    assert {p.name for p in (tmp_path / "sd").iterdir()} == {
+        "feature_extractor",
+        "model_index.json",
+        "safety_checker",
+        "scheduler",
+        "text_encoder",
+        "tokenizer",
+        "unet",
+        "vae",
+    }
     return tmp_path
 
 
@@ -129,30 +206,45 @@ def browser():
 
     with sync_playwright() as p:
         own = Path(p.chromium.executable_path)
-        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), own if own.exists() else None)
+        found = next(
+            filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+            own if own.exists() else None,
+        )
         if not found:
             if os.environ.get("REQUIRE_BROWSER"):
                 pytest.fail("REQUIRE_BROWSER is set and no Chromium is on the PATH")
             pytest.skip("no Chromium on the PATH: browser tests need one")
-        browser = p.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        browser = p.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def graphs(request, tmp_path_factory):
-    """Every notebook executed at smoke scale through the graph, by this processor and, side by side, as another kind would:
-    {name: (process, folder)}."""
+    """Every notebook executed at smoke scale through the graph, by this processor and, side by side, as
+    another kind would: {name: (process, folder)}.
+    """
     kinds = {"smoke": None, "foreign": graph.FOREIGN}
-    if given := os.environ.get("RLHF_NB_SMOKE"):  # a folder that `graph.run` has filled before: tests of it alone run in seconds
+    if given := os.environ.get(
+        "RLHF_NB_SMOKE"
+    ):  # a folder that `graph.run` has filled before: tests of it alone run in seconds
         return dict.fromkeys(kinds, (None, Path(given)))
-    wanted = {name for item in request.session.items for name in kinds.keys() & set(getattr(item, "fixturenames", ()))}
+    wanted = {
+        name
+        for item in request.session.items
+        for name in kinds.keys() & set(getattr(item, "fixturenames", ()))
+    }
     folders = {name: tmp_path_factory.mktemp(name) for name in sorted(wanted)}
     return {name: (graph.start(folder, kinds[name]), folder) for name, folder in folders.items()}
 
 
 def made(process, folder):
-    """The folder of a graph that has come to its end. A notebook that failed is missing, with those that need it: only tests of these fail."""
+    """The folder of a graph that has come to its end.
+
+    A notebook that failed is missing, with those that need it: only tests of these fail.
+    """
     if process:
         process.wait()
     return folder

@@ -69,15 +69,15 @@ DEFECTS = [
         "a gain with its sides swapped",
         "04_reward",
         "",
-        "pairwise(values[scored], of, values[r],",
-        "pairwise(values[r], of, values[scored],",
+        "pairwise(values[a], everywhere[s], values[b],",
+        "pairwise(values[b], everywhere[s], values[a],",
     ),
     (
         "beta left out of Eq. 2",
         "05_align",
-        "rlhf_nb/align.py",
-        "losses.eq2(weight, self.is_model, self.beta)",
-        "losses.eq2(weight, self.is_model, 1.0)",
+        "rlhf_nb/methods/reward_weighted.py",
+        "torch.where(batch.is_model, batch.weight, knobs.beta)",
+        "torch.where(batch.is_model, batch.weight, 1.0)",
     ),
     (
         "the base model kept as the tuned one",
@@ -97,64 +97,66 @@ DEFECTS = [
         "two arms swapped",
         "06_evaluate",
         "",
-        '"base": pipe.unet, "tuned": diffusion.load_unet(run.read("align", "unet"), pipe)',
-        '"base": diffusion.load_unet(run.read("align", "unet"), pipe), "tuned": pipe.unet',
+        'unets = {"base": pipe.unet, "tuned": tuned_unet}',
+        'unets = {"base": tuned_unet, "tuned": pipe.unet}',
     ),
     (
         "a verdict turned by swapping its sides",
         "06_evaluate",
         "",
-        "evaluate.verdict(1.1 - ratio_high, 1.1 - ratio_low)",
-        "evaluate.verdict(ratio_low - 1.1, ratio_high - 1.1)",
+        "intervals.verdict(1.1 - numbers.ratio_high, 1.1 - numbers.ratio_low)",
+        "intervals.verdict(numbers.ratio_low - 1.1, numbers.ratio_high - 1.1)",
     ),
     (
         "a row of the result lost",
         "06_evaluate",
         "",
-        '"unseen": "unseen objects", "ood": "out of distribution"}\nwhole',
-        '"unseen": "unseen objects"}\nwhole',
+        '    "unseen": "unseen objects",\n    "ood": "out of distribution",\n',
+        '    "unseen": "unseen objects",\n',
     ),
     (
         "the ends of every interval swapped",
         "06_evaluate",
-        "rlhf_nb/evaluate.py",
-        '"low": float(low), "high": float(high), "p": float(test.pvalue)',
-        '"low": float(high), "high": float(low), "p": float(test.pvalue)',
+        "rlhf_nb/intervals.py",
+        "    difference, low, high = interval(change)\n",
+        "    difference, high, low = interval(change)\n",
     ),
     (
         "reward and oracle swapped",
         "07_best_of_n",
         "",
-        '(("learnt reward", value), ("oracle", hits))}',
-        '(("learnt reward", hits), ("oracle", value))}',
+        'for group, scored in (("learnt reward", value), ("oracle", hits))',
+        'for group, scored in (("learnt reward", hits), ("oracle", value))',
     ),
     (
         "an error sentence printed",
         "07_best_of_n",
         "",
-        'curves = run.csv("best_of_n.csv", rows_of_curves)',
-        'curves = run.csv("best_of_n.csv", rows_of_curves)\nprint("ModelError: the reward cannot be loaded")',
+        'curves = run.csv("best_of_n.csv", pd.DataFrame(lines, columns=columns))',
+        'curves = run.csv("best_of_n.csv", pd.DataFrame(lines, columns=columns))\n'
+        'print("ModelError: the reward cannot be loaded")',
     ),
     (
         "two controls swapped",
         "08_data",
         "",
-        'controls, said = look("controls", ["arm"])',
-        'controls, said = look("controls", ["arm"])\ncontrols["arm"] = controls.arm.replace({"reward": "oracle", "oracle": "reward"})',
+        'by_weights, controls, said = record.look(run, "controls", ["arm"])',
+        'by_weights, controls, said = record.look(run, "controls", ["arm"])\n'
+        'turned = {"reward": "oracle", "oracle": "reward"}\ncontrols["arm"] = controls.arm.replace(turned)',
     ),
     (
         "a table empty",
         "08_data",
-        "rlhf_nb/study.py",
-        'rows[rows.arm != "none"].groupby([*by, "split", "guidance", "source"]',
-        'rows[rows.arm == "nobody"].groupby([*by, "split", "guidance", "source"]',
+        "rlhf_nb/study/record.py",
+        'rows[rows.arm != "none"].groupby(groups, sort=False)',
+        'rows[rows.arm == "nobody"].groupby(groups, sort=False)',
     ),
     (
         "every claim's verdict turned",
         "09_sensitivity",
         "",
-        "evaluate.verdict(low, high) if effect",
-        "evaluate.verdict(-high, -low) if effect",
+        "map(intervals.verdict, found.low, found.high)",
+        "map(intervals.verdict, -found.high, -found.low)",
     ),
     (
         "passed and failed swapped",
@@ -167,7 +169,9 @@ DEFECTS = [
 
 
 def changed(source, old, new):
-    """`source` with `old`, which must stand there once, replaced; of a notebook the text is that of its cells."""
+    """`source` with `old`, which must stand there once, replaced; of a notebook the text is that of its
+    cells.
+    """
     if not source.name.endswith(".ipynb"):
         text = source.read_text()
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {source.name}"
@@ -202,7 +206,10 @@ def prints_something_else(stem, folder):
 
 def stale(stem, tree, folder):
     """Whether a chapter was made from an older one."""
-    code = f"from rlhf_nb import runs; runs.manifest('smoke', {{n: s for s, n in runs.NOTEBOOKS.items()}}['{stem}'])"
+    code = f"""
+from rlhf_nb import runs, stages
+runs.manifest("smoke", next(s for s, name in stages.NOTEBOOKS.items() if name == "{stem}"))
+"""
     return run(["-c", code], tree, folder).returncode != 0
 
 
@@ -220,7 +227,7 @@ def caught(smoke, defect):
         shutil.copytree(smoke, folder)
         if old:
             changed(tree / (file or f"notebooks/{chapter}.ipynb"), old, new)
-        if file.endswith("study.py"):
+        if "study" in file:
             shutil.rmtree(folder / "runs" / "smoke" / "study")
         for stem in sorted(p.stem for p in (tree / "notebooks").glob("0[1-9]*.ipynb")) + ["A1_pretrain"]:
             if stem != chapter and (stem == "A1_pretrain" or not stale(stem, tree, folder)):
@@ -249,7 +256,8 @@ def main():
     for k, (defect, by) in enumerate(zip(chosen, found, strict=True)):
         print(LINE.format(f"{k:2} {defect[0]}", defect[1], "caught" if by else "missed", by[:110]))
     print(
-        f"{sum(map(bool, found[1:]))} of {len(found) - 1} planted defects are caught; without one {found[0] or 'all passes'}"
+        f"{sum(map(bool, found[1:]))} of {len(found) - 1} planted defects are caught; without one "
+        f"{found[0] or 'all passes'}"
     )
     sys.exit(not all(found[1:]) or bool(found[0]))
 

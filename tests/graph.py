@@ -27,7 +27,9 @@ def start(folder, processor=None):
         shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("notebooks"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     added = {**added, "RLHF_NB_RUNS": f"{folder}/runs", "PATH": path}
-    added["OMP_WAIT_POLICY"] = "PASSIVE"  # two kernels of several threads each would else keep both cores waiting
+    added["OMP_WAIT_POLICY"] = (
+        "PASSIVE"  # two kernels of several threads each would else keep both cores waiting
+    )
     options = "-s notebooks/Snakefile --cores 2 --quiet all --keep-going --nolock".split()
     asked = ["--config", "scale=smoke", f"out={folder}/book/notebooks", f"threads={threads}", "--", "all"]
     command, environment = [sys.executable, "-m", "snakemake", *options, *asked], {**os.environ, **added}

@@ -22,21 +22,21 @@ from pathlib import Path
 import psutil
 from graph import ROOT
 
-from rlhf_nb import runs
+from rlhf_nb import files, stages
 
 LINE = "{:12} {:>8} {:>8}  {:28} {:>6}"
 
 
 def points(count, seed):
     """(stage, share of its time) of every kill: each stage in turn, at a random point."""
-    stages, rng = list(runs.NOTEBOOKS), random.Random(seed)
-    return [(stages[k % len(stages)], rng.uniform(0.05, 1)) for k in range(count)]
+    made, rng = list(stages.NOTEBOOKS), random.Random(seed)
+    return [(made[k % len(made)], rng.uniform(0.05, 1)) for k in range(count)]
 
 
 def begin(stage, folder):
     """A process that makes `stage` as the graph would, with its artifacts in FOLDER/runs."""
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    name = runs.NOTEBOOKS[stage]
+    name = stages.NOTEBOOKS[stage]
     command = [
         sys.executable,
         "notebooks/run.py",
@@ -64,19 +64,21 @@ def kill(process):
 def bytes_of(folder):
     """{file: digest} of a published stage but for its manifest, which has times in it."""
     return {
-        p.relative_to(folder): runs.digest(p)
+        p.relative_to(folder): files.digest(p)
         for p in folder.rglob("*")
         if p.is_file() and p.name != "manifest.json"
     }
 
 
 def killed(smoke, stage, share):
-    """Kill `stage` and finish it: {"after", seconds, "left", what the kill left, "differ", files that differ}."""
+    """Kill `stage` and finish it: {"after", seconds, "left", what the kill left, "differ", files that
+    differ}.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(smoke / "runs", folder / "runs")
         whole = bytes_of(folder / "runs" / "smoke" / stage)
-        copy = json.loads((smoke / "book" / "notebooks" / f"{runs.NOTEBOOKS[stage]}.ipynb").read_text())
+        copy = json.loads((smoke / "book" / "notebooks" / f"{stages.NOTEBOOKS[stage]}.ipynb").read_text())
         if stage == "data":  # its points are stages of their own: they are made anew too
             shutil.rmtree(folder / "runs" / "smoke" / "study")
         process, after = begin(stage, folder), share * copy["metadata"]["papermill"]["duration"]

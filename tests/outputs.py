@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from nbval import kernel
 
-from rlhf_nb import runs
+from rlhf_nb import runs, stages
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "tests" / "reference"
@@ -31,7 +31,8 @@ CHOSEN = {  # words that a measured number chooses, each family a word of its ow
     "VERDICT": r"borne out|refuted|undecided",
     "RANKED": r"(?<=\], )(?:better|worse|not told apart)$|(?<= \| )(?:gains|loses|not told apart)(?= \|)"
     r"|(?:larger than|smaller than|not told apart from)(?= the base's)",
-    "FOOLED": r"a reward that fools itself|below nothing, so the truth rises more|not told apart from nothing",
+    "FOOLED": r"a reward that fools itself|below nothing, so the truth rises more|"
+    r"not told apart from nothing",
     "CONTROL": r"a gain, which contradicts the method|no gain seen",
     "GATE": r"^(?:passed|FAILED) *(?= at guidance)",
     "REACHED": r"n = \d+(?=[ ),])|no n up to \d+",
@@ -157,7 +158,7 @@ def differences(stem, cells):
 
 
 def pytest_addoption(parser):
-    words = "after the last cell of a notebook run every cell once more, the last one first, and then all in order"
+    words = "after the last cell of a notebook run every cell once more, last one first, then all in order"
     parser.addoption("--again", action="store_true", help=words)
 
 
@@ -206,5 +207,5 @@ def compare(cell):
 
 def digest(stem):
     """Digest of the stage that a notebook of the smoke run has made, "" where it makes none."""
-    stage = next((s for s, n in runs.NOTEBOOKS.items() if n == stem), "")
+    stage = next((s for s, n in stages.NOTEBOOKS.items() if n == stem), "")
     return stage and runs.manifest("smoke", stage)["digest"]

@@ -2,12 +2,13 @@
 
 import itertools
 
+import equation
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from rlhf_nb import align, config, diffusion, train
+from rlhf_nb import align, batches, config, diffusion, nets, train
 
 pytestmark = pytest.mark.gpu
 
@@ -29,14 +30,16 @@ def training(folder, work, updates, precision):
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     images = np.random.default_rng(0).integers(0, 255, (8, side, side, 3), dtype=np.uint8)
     pairs = zip(images, ["Two cats.", "A red cup."] * 4, strict=True)
-    data = align.encode(pipe, pairs, half=precision != "no")
-    empty, unet = diffusion.encode_prompts(pipe, [""])[0][0], align.trainable(pipe, settings)
-    weights = {"beta": 1.0, "weight": torch.ones(len(data))}
-    loss_at = align.Eq2(pipe.scheduler, empty, data, data, batch=(4, 4), drop=0.1, seed=0, **weights)
+    data, unet = batches.encode(pipe, pairs, half=precision != "no"), nets.trainable(pipe, settings)
     assert next(unet.parameters()).device.type == "cuda"
-    AcceleratorState._reset_state(reset_partial_state=True)  # another precision may follow in the same process
-    saving = {"folder": work, "save_every": 1, "log_every": 1, "accelerator": align.accelerator(settings)}
-    return train.loop(unet, loss_at, steps=updates, lr=1e-4, batch=8, accumulate=2, **saving), unet
+    AcceleratorState._reset_state(
+        reset_partial_state=True
+    )  # another precision may follow in the same process
+    engine = align.accelerator(settings)
+    options = {"batch": (4, 4), "drop": 0.1, "accumulate": 2, "engine": engine}
+    made = equation.eq2(pipe, data, data, unet=unet, **options)
+    plan = train.Plan(steps=updates, lr=1e-4, save_every=1, log_every=1)
+    return train.loop(unet, made.micro_batches(), plan, folder=work, engine=engine, summed=True), unet
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """Grammar, contrastive prompts and splits."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from rlhf_nb import prompts
+from rlhf_nb import config, prompts
 from rlhf_nb.prompts import Attributes, phrase
 
 
@@ -19,7 +20,11 @@ def test_the_papers_own_sentences():
 @pytest.mark.parametrize("name", ["toy", "paper"])
 def test_contrast_differs_in_exactly_one_attribute(name):
     rng, vocabulary = np.random.default_rng(0), prompts.VOCABULARIES[name]
-    for want in (Attributes("cat", 2), Attributes("cat", colour="red"), Attributes("horse", 6, "blue", "on the moon")):
+    for want in (
+        Attributes("cat", 2),
+        Attributes("cat", colour="red"),
+        Attributes("horse", 6, "blue", "on the moon"),
+    ):
         others = prompts.contrast(want, 9, rng, vocabulary.seen)
         assert len({phrase(o) for o in others}) == 9
         for other in others:
@@ -27,31 +32,39 @@ def test_contrast_differs_in_exactly_one_attribute(name):
             assert other.asked == want.asked
     with pytest.raises(ValueError, match="contrastive"):
         prompts.contrast(Attributes("cat", 2), 5, rng, vocabulary.seen, allowed=set())
-    few = prompts.contrast(Attributes("cat", 2), 5, rng, vocabulary.seen, allowed={Attributes("cat", 3), Attributes("dog", 2)})
+    few = prompts.contrast(
+        Attributes("cat", 2), 5, rng, vocabulary.seen, allowed={Attributes("cat", 3), Attributes("dog", 2)}
+    )
     assert len(few) == 5 and set(few) <= {Attributes("cat", 3), Attributes("dog", 2)}
 
 
 def test_wrong_answers_of_the_reward_are_seen_prompts():
     divided = prompts.splits(prompts.TOY)
     allowed = {w for pools in divided.values() for w in pools["seen"]}
-    others = {w for pools in divided.values() for split in ("validation", "heldout", "unseen") for w in pools[split]}
+    others = {
+        w for pools in divided.values() for split in ("validation", "heldout", "unseen") for w in pools[split]
+    }
     rng = np.random.default_rng(0)
     for want in divided["combination"]["seen"][:200] + divided["count"]["seen"]:
         assert not set(prompts.contrast(want, 7, rng, prompts.TOY.seen, allowed)) & others
 
 
 def test_splits_share_nothing():
-    rows = prompts.split_rows(prompts.TOY, labelled=900, tuned=200, evaluated=500, tested=40)
+    rows = prompts.split_rows(prompts.TOY, to_label=900, to_tune=200, to_evaluate=500, to_test=40)
     names = ("seen", "validation", "heldout", "unseen", "ood")
     of = {s: {r["prompt"] for r in rows if r["split"] == s} for s in names}
     for a in names:
         assert of[a]
         for b in names:
             assert a == b or not of[a] & of[b], (a, b)
-    counts = {s: sum(r["use"] == "evaluate" and r["split"] == s and r["category"] == "combination" for r in rows) for s in ("heldout", "unseen", "ood")}
+    counts = {
+        s: sum(r["use"] == "evaluate" and r["split"] == s and r["category"] == "combination" for r in rows)
+        for s in ("heldout", "unseen", "ood")
+    }
     assert counts == {"heldout": 500, "unseen": 500, "ood": 500}
     seen = [r for r in rows if r["split"] == "seen"]
-    assert not {r["object"] for r in seen} & set(prompts.TOY.unseen) and not any(prompts.rare(prompts.attributes(r)) for r in seen)
+    assert not {r["object"] for r in seen} & set(prompts.TOY.unseen)
+    assert not any(map(prompts.rare, prompts.wants(pd.DataFrame(seen))))
 
 
 def test_a_prompt_never_changes_split_with_the_sizes():
@@ -61,11 +74,30 @@ def test_a_prompt_never_changes_split_with_the_sizes():
 
 
 def test_attributes_survive_the_table(tmp_path):
-    import pandas as pd
-
     rows = prompts.split_rows(prompts.TOY, 20, 5, 5, 3)
     pd.DataFrame(rows).to_csv(tmp_path / "p.csv", index=False)
-    for row, back in zip(rows, pd.read_csv(tmp_path / "p.csv").to_dict("records"), strict=True):
-        assert prompts.attributes(back) == prompts.attributes(row)
-        if row["split"] != "ood":
-            assert phrase(prompts.attributes(back)) == row["prompt"]
+    wants = prompts.wants(pd.read_csv(tmp_path / "p.csv"))
+    assert wants == prompts.wants(pd.DataFrame(rows))
+    assert all(
+        getattr(w, a) == row[a] for row, w in zip(rows, wants, strict=True) for a in prompts.ATTRIBUTES
+    )
+    for row, want in zip(rows, wants, strict=True):
+        assert phrase(want, "wording" in row["novelty"]) == row["prompt"]
+
+
+def test_some_prompts_were_measured_before_and_some_were_not():
+    waiting = {w for s in ("heldout", "unseen") for w in prompts.splits(prompts.TOY)["combination"][s][:500]}
+    assert 0 < len(waiting & prompts.looked_at(prompts.TOY)) < len(waiting)
+    assert not prompts.looked_at(prompts.PAPER)
+
+
+def test_wanted_images():
+    table = pd.DataFrame(prompts.split_rows(prompts.TOY, 20, 5, 5, 3))
+    settings = config.settings("generate", per_simple=2, per_combination=3, per_test=4, test_seen=6)
+    wanted = prompts.wanted(table, settings)
+    drawn = wanted.groupby(["use", "split", "category"]).size()
+    asked = table.groupby(["use", "split", "category"]).size()
+    assert drawn["label", "seen", "combination"] == 3 * 20 and drawn["test", "seen", "combination"] == 4 * 6
+    assert drawn["label", "seen", "count"] == 2 * asked["label", "seen", "count"]
+    assert drawn["test", "ood", "count"] == 4 * asked["test", "ood", "count"]
+    assert set(wanted.use) == {"label", "test"}

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT, filled, save_images
 
-from rlhf_nb import align, config, locks, runs
+from rlhf_nb import align, config, files, hub, locks, runs, stages
 
 
 def made(stage="prompts", needs=(), **given):
@@ -35,7 +35,10 @@ def test_partial_work_is_found_again_with_the_same_settings_and_kept_beside_othe
     made().path("work/checkpoint").write_text("42")
     assert made().path("work/checkpoint").read_text() == "42" and not capsys.readouterr().out
     other = made(seed=1)
-    assert not other.path("work/checkpoint").exists() and "1 unfinished with other settings or inputs" in capsys.readouterr().out
+    assert (
+        not other.path("work/checkpoint").exists()
+        and "1 unfinished with other settings or inputs" in capsys.readouterr().out
+    )
     other.finish()
     assert made().path("work/checkpoint").read_text() == "42"
 
@@ -53,9 +56,15 @@ def test_cells_run_again_change_a_published_stage_by_finishing_it_alone(runs_fol
     first = run.finish()
     assert run.finish() == first  # the last cell again
     run.csv("prompts.csv", [{"prompt": "Three cats.", "use": "label"}])  # a middle one, changed
-    assert "Two cats" in runs.result("smoke", "prompts", "prompts.csv").read_text() and runs.manifest("smoke", "prompts") == first
+    assert (
+        "Two cats" in runs.result("smoke", "prompts", "prompts.csv").read_text()
+        and runs.manifest("smoke", "prompts") == first
+    )
     second = run.finish()
-    assert second["digest"] != first["digest"] and "Three cats" in runs.result("smoke", "prompts", "prompts.csv").read_text()
+    assert (
+        second["digest"] != first["digest"]
+        and "Three cats" in runs.result("smoke", "prompts", "prompts.csv").read_text()
+    )
     again = runs.Run("prompts", config.settings("prompts"))  # the first cell again: the same attempt
     assert again.folder == run.folder and again.finish() == second
 
@@ -67,15 +76,17 @@ def test_pictures_are_published_by_links_and_stay_what_they_were(runs_folder):
     save_images(run.path("images"), images, {"prompt": ["a", "b"]})
     run.finish()
     published = runs.result("smoke", "generate", "images")
-    runs.save_pngs(run.path("images"), images + 255, ["000000.png", "000001.png"])
+    files.save_pngs(run.path("images"), images + 255, ["000000.png", "000001.png"])
     (run.path("images") / "metadata.csv").write_text("spoiled")
-    assert (runs.Images(published)[:] == 0).all()
+    assert (files.ImageFolder(published)[:] == 0).all()
 
 
 def test_a_stage_without_its_parts_is_not_published(runs_folder):
     good = filled(runs.Run("align", config.settings("align")))
     good.finish()
-    with pytest.raises(runs.ArtifactError, match="'align' still lacks unet, log.csv, curve.csv: run the cells above"):
+    with pytest.raises(
+        files.ArtifactError, match="'align' still lacks unet, log.csv, curve.csv: run the cells above"
+    ):
         other = runs.Run("align", config.settings("align", seed=1))
         other.json("numbers.json", {})
         other.finish()
@@ -98,17 +109,28 @@ time.sleep(float(sys.argv[1]))
 
 def maker(seconds, folder, **environment):
     """Another process that begins the stage and makes it for so many seconds."""
-    return subprocess.Popen([sys.executable, "-c", MAKER, str(seconds)], cwd=ROOT, env={**os.environ, "RLHF_NB_RUNS": str(folder), **environment},
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", MAKER, str(seconds)],
+        cwd=ROOT,
+        env={**os.environ, "RLHF_NB_RUNS": str(folder), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_a_stage_that_is_being_made_refuses_another_process_until_that_is_killed(runs_folder, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.5)
     with maker(600, runs_folder) as other:
         assert other.stdout.readline() == "begun\n"
-        with pytest.raises(runs.ArtifactError, match=rf"'prompts' is being made by another process \(process {other.pid} on .*\): wait for it or stop it"):
+        with pytest.raises(
+            files.ArtifactError,
+            match=rf"'prompts' is being made by another process \(process {other.pid} on .*\): wait for it",
+        ):
             made()
-        with maker(0, runs_folder, RANK="1") as rank:  # the other ranks of a launch work under the lock of the first
+        with maker(
+            0, runs_folder, RANK="1"
+        ) as rank:  # the other ranks of a launch work under the lock of the first
             assert rank.communicate()[0] == "begun\n"
         other.kill()
     run = made()
@@ -118,31 +140,53 @@ def test_a_stage_that_is_being_made_refuses_another_process_until_that_is_killed
     run.finish()  # gives the lock back, and takes it again to write
     with maker(600, runs_folder) as other:
         assert other.stdout.readline() == "begun\n"
-        with pytest.raises(runs.ArtifactError, match="is being made by another process"):
+        with pytest.raises(files.ArtifactError, match="is being made by another process"):
             run.csv("prompts.csv", [])
         other.kill()
 
 
 def test_where_locks_bind_one_machine_only():
-    mounts = ("22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
-              "40 22 0:50 / /shared rw,relatime shared:1 - nfs4 server:/x rw,vers=4.2,local_lock=none\n"
-              "41 22 0:51 / /old rw - nfs server:/y rw,vers=3,local_lock=all\n42 22 0:52 / /lus rw - lustre m@tcp:/l rw,flock\n"
-              "43 22 0:53 / /lus/own rw - lustre m@tcp:/l rw,localflock\n44 22 0:54 / /host rw - virtiofs tag rw\n")
-    found = {path: locks.local(path, mounts) for path in ("/home/x", "/shared/runs", "/old", "/oldest", "/lus/runs", "/lus/own/runs", "/host/runs")}
-    assert found == {"/home/x": "", "/shared/runs": "", "/old": "nfs", "/oldest": "", "/lus/runs": "", "/lus/own/runs": "lustre", "/host/runs": "virtiofs"}
+    mounts = (
+        "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
+        "40 22 0:50 / /shared rw,relatime shared:1 - nfs4 server:/x rw,vers=4.2,local_lock=none\n"
+        "41 22 0:51 / /old rw - nfs server:/y rw,vers=3,local_lock=all\n42 22 0:52 / /lus rw - lustre "
+        "m@tcp:/l rw,flock\n43 22 0:53 / /lus/own rw - lustre m@tcp:/l rw,localflock\n44 22 0:54 / /host rw "
+        "- virtiofs tag rw\n"
+    )
+    found = {
+        path: locks.local(path, mounts)
+        for path in ("/home/x", "/shared/runs", "/old", "/oldest", "/lus/runs", "/lus/own/runs", "/host/runs")
+    }
+    assert found == {
+        "/home/x": "",
+        "/shared/runs": "",
+        "/old": "nfs",
+        "/oldest": "",
+        "/lus/runs": "",
+        "/lus/own/runs": "lustre",
+        "/host/runs": "virtiofs",
+    }
 
 
 def test_a_disk_without_locks_says_so(runs_folder, monkeypatch, capsys):
-    monkeypatch.setattr(locks.fcntl, "lockf", lambda *_: (_ for _ in ()).throw(OSError(38, "Function not implemented")))
+    monkeypatch.setattr(
+        locks.fcntl, "lockf", lambda *_: (_ for _ in ()).throw(OSError(38, "Function not implemented"))
+    )
     made().finish()
-    assert "cannot hold locks (Function not implemented): start no stage there from two machines" in capsys.readouterr().err
+    assert (
+        "cannot hold locks (Function not implemented): start no stage there from two machines"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_resumed_stage_counts_what_killed_attempts_took(runs_folder):
     first = made()
     begun = json.loads(first.path("work/attempt.json").read_text())["begun"]
     first.path("work/checkpoint").write_text("42")
-    for path in (first.folder, *first.folder.rglob("*")):  # as if the last write had been 100 s after the start
+    for path in (
+        first.folder,
+        *first.folder.rglob("*"),
+    ):  # as if the last write had been 100 s after the start
         os.utime(path, (begun, begun + 100))
     assert 100 <= made().finish()["seconds"] < 110
     del first
@@ -150,23 +194,23 @@ def test_a_resumed_stage_counts_what_killed_attempts_took(runs_folder):
 
 
 def test_missing_inputs_name_the_notebook(runs_folder):
-    with pytest.raises(runs.ArtifactError, match="01_prompts first"):
+    with pytest.raises(files.ArtifactError, match="01_prompts first"):
         runs.Run("generate", config.settings("generate"), needs=["prompts"])
     made().finish()
     runs.result("smoke", "prompts", "prompts.csv").unlink()
-    with pytest.raises(runs.ArtifactError, match="run notebook 01_prompts again"):
+    with pytest.raises(files.ArtifactError, match="run notebook 01_prompts again"):
         runs.result("smoke", "prompts", "prompts.csv")
     (runs_folder / "smoke/prompts/manifest.json").write_text("{")
-    with pytest.raises(runs.ArtifactError, match="damaged"):
+    with pytest.raises(files.ArtifactError, match="damaged"):
         runs.manifest("smoke", "prompts")
 
 
 def test_wrong_columns_are_named(tmp_path):
     (tmp_path / "p.csv").write_text("promt,use\nTwo cats.,label\n")
-    with pytest.raises(runs.ArtifactError, match="no column 'prompt'"):
-        runs.table(tmp_path / "p.csv", ("prompt",))
-    with pytest.raises(runs.ArtifactError, match="cannot be read"):
-        runs.table(tmp_path / "none.csv", ("prompt",))
+    with pytest.raises(files.ArtifactError, match="no column 'prompt'"):
+        files.read_table(tmp_path / "p.csv", ("prompt",))
+    with pytest.raises(files.ArtifactError, match="cannot be read"):
+        files.read_table(tmp_path / "none.csv", ("prompt",))
 
 
 def test_images_round_trip_and_a_corrupt_one_is_named(tmp_path):
@@ -174,17 +218,17 @@ def test_images_round_trip_and_a_corrupt_one_is_named(tmp_path):
 
     images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
     save_images(tmp_path, images, {"prompt": ["a", "b", "c"]})
-    folder = runs.Images(tmp_path)
+    folder = files.ImageFolder(tmp_path)
     assert np.array_equal(folder[:], images) and np.array_equal(folder[np.array([2, 0])], images[[2, 0]])
     (tmp_path / "000001.png").write_bytes((tmp_path / "000001.png").read_bytes()[:60])
-    with pytest.raises(runs.ArtifactError, match="000001.png"):
+    with pytest.raises(files.ArtifactError, match="000001.png"):
         folder[:]
 
 
 def test_an_unwritable_folder_is_one_sentence(runs_folder):
     runs_folder.parent.mkdir(exist_ok=True)
     runs_folder.write_text("a file where a folder should be")
-    with pytest.raises(runs.ArtifactError, match="cannot write"):
+    with pytest.raises(files.ArtifactError, match="cannot write"):
         made()
 
 
@@ -194,11 +238,15 @@ def test_a_kill_while_finishing_loses_nothing(runs_folder, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(runs, "digest", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
         run.finish()
-    again = runs.Run("align", config.settings("align", accumulate=4, extras=("checkpointing",)))  # how it runs may change
+    again = runs.Run(
+        "align", config.settings("align", accumulate=4, extras=("checkpointing",))
+    )  # how it runs may change
     assert again.path("work/checkpoint").read_text() == "hours"
     again.finish()
-    assert sorted(p.name for p in (runs_folder / "smoke/align").iterdir()) == sorted(["manifest.json", *runs.MAKES["align"]])
-    assert not runs.Run("align", config.settings("align", beta=9.0)).path("numbers.json").exists()
+    assert sorted(p.name for p in (runs_folder / "smoke/align").iterdir()) == sorted(
+        ["manifest.json", *stages.MAKES["align"]]
+    )
+    assert not runs.Run("align", config.settings("align", knobs={"beta": 9.0})).path("numbers.json").exists()
 
 
 def cut(path):
@@ -210,20 +258,40 @@ def rename_column(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file, damage, words", [
-    ("runs/smoke/reward/model/model.safetensors", cut, "reward in .* cannot be loaded .*: run notebook 04_reward again"),
-    ("runs/smoke/generate/images/000000.png", lambda path: path.write_bytes(b"no picture"), "image .*000000.png cannot be read .*: restore it"),
-    ("runs/smoke/prompts/prompts.csv", rename_column, "prompts.csv has no column 'category'"),
-    ("pipeline/unet", shutil.rmtree, "has no unet: not a whole Stable Diffusion folder"),
-    ("runs/smoke/align.partial", lambda path: path.write_text(""), "cannot write to .*align.partial/.* .*: free or unlock it")])
-def test_bad_input_ends_the_command_with_one_sentence_and_harms_nothing(smoke, tmp_path, monkeypatch, file, damage, words):
+@pytest.mark.parametrize(
+    "file, damage, words",
+    [
+        (
+            "runs/smoke/reward/model/model.safetensors",
+            cut,
+            "reward in .* cannot be loaded .*: run notebook 04_reward again",
+        ),
+        (
+            "runs/smoke/generate/images/000000.png",
+            lambda path: path.write_bytes(b"no picture"),
+            "image .*000000.png cannot be read .*: restore it",
+        ),
+        ("runs/smoke/prompts/prompts.csv", rename_column, "prompts.csv has no column 'category'"),
+        ("pipeline/unet", shutil.rmtree, "has no unet: not a whole Stable Diffusion folder"),
+        (
+            "runs/smoke/align.partial",
+            lambda path: path.write_text(""),
+            "cannot write to .*align.partial/.* .*: free or unlock it",
+        ),
+    ],
+)
+def test_bad_input_ends_the_command_with_one_sentence_and_harms_nothing(
+    smoke, tmp_path, monkeypatch, file, damage, words
+):
     shutil.copytree(smoke / "runs" / "smoke", tmp_path / "runs" / "smoke")
-    shutil.copytree(config.ASSETS / "toy" / "pipeline", tmp_path / "pipeline")
+    shutil.copytree(hub.ASSETS / "pipeline", tmp_path / "pipeline")
     damage(tmp_path / file)
     (tmp_path / "settings.yaml").write_text(f"scale: smoke\nseed: 1\npipeline: {tmp_path}/pipeline\n")
     monkeypatch.setenv("RLHF_NB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("sys.argv", ["rlhf_nb.train", str(tmp_path / "settings.yaml")])
-    before = runs.digest(tmp_path / "runs" / "smoke" / "align")
-    with pytest.raises(SystemExit, match=f"^error: .*{words}") as stopped:  # a text as its status prints that text and exits with 1
+    monkeypatch.setattr("sys.argv", ["rlhf_nb.align", str(tmp_path / "settings.yaml")])
+    before = files.digest(tmp_path / "runs" / "smoke" / "align")
+    with pytest.raises(
+        SystemExit, match=f"^error: .*{words}"
+    ) as stopped:  # a text as its status prints that text and exits with 1
         config.command("align", align.main)
-    assert "\n" not in str(stopped.value) and runs.digest(tmp_path / "runs" / "smoke" / "align") == before
+    assert "\n" not in str(stopped.value) and files.digest(tmp_path / "runs" / "smoke" / "align") == before

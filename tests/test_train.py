@@ -3,9 +3,10 @@
 import itertools
 
 import pytest
+import safetensors.torch
 import torch
 
-from rlhf_nb import train
+from rlhf_nb import checkpoints, files, seeds, train
 
 
 def problem():
@@ -13,27 +14,29 @@ def problem():
     model, x = torch.nn.Linear(5, 3), torch.randn(40, 5)
 
     def loss_at(model, step):
-        rows = train.rows_at(0, step, 8, 40)
-        noise = torch.randn(8, 3, generator=train.generator(0, step))
+        rows = seeds.rows_at(0, step, 8, 40)
+        noise = torch.randn(8, 3, generator=seeds.generator(0, step))
         loss = (model(x[rows]) - noise).square().mean()
         return loss, {"mse": loss}
 
     return model, loss_at
 
 
+def run(folder, steps=4, stop=None, **options):
+    """(model, log rows) of a training with a checkpoint a step, stopped after `stop` rows or at its end."""
+    model, loss_at = problem()
+    plan = train.Plan(steps=steps, lr=0.1, log_every=1, save_every=1, **options)
+    return model, list(itertools.islice(train.loop(model, [loss_at], plan, folder=folder), stop))
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 @pytest.mark.parametrize("stop", [1, 4, 6])
 def test_interrupted_and_resumed_is_uninterrupted(tmp_path, stop, ema):
-    options = {"steps": 9, "lr": 0.1, "warmup": 2, "ema": ema, "log_every": 1, "save_every": 1}
-    whole, loss_at = problem()
-    rows = list(train.loop(whole, loss_at, folder=tmp_path, **options))
-    for path in tmp_path.iterdir():
-        path.unlink()
-    parts, loss_at = problem()
-    list(itertools.islice(train.loop(parts, loss_at, folder=tmp_path, **options), stop))
-    resumed, loss_at = problem()
-    again = list(train.loop(resumed, loss_at, folder=tmp_path, **options))
-    assert again == rows == list(train.loop(problem()[0], loss_at, folder=tmp_path, **options))  # resumed, and finished already
+    options = {"steps": 9, "warmup": 2, "ema": ema}
+    whole, rows = run(tmp_path / "whole", **options)
+    run(tmp_path / "parts", stop=stop, **options)
+    resumed, again = run(tmp_path / "parts", **options)
+    assert again == rows == run(tmp_path / "parts", **options)[1]  # resumed, and finished already
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
@@ -50,33 +53,21 @@ def test_a_bad_loss_never_reaches_the_weights(log_every):
         return loss, log
 
     with pytest.raises(train.NotFinite, match="step 3"):
-        list(train.loop(model, poisoned, steps=9, lr=0.1, log_every=log_every))
+        list(train.loop(model, [poisoned], train.Plan(steps=9, lr=0.1, log_every=log_every)))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
 
 def test_averaged_weights_differ_from_the_last_ones():
     plain, loss_at = problem()
-    list(train.loop(plain, loss_at, steps=20, lr=0.1))
+    list(train.loop(plain, [loss_at], train.Plan(steps=20, lr=0.1)))
     averaged, loss_at = problem()
-    list(train.loop(averaged, loss_at, steps=20, lr=0.1, ema=0.9))
+    list(train.loop(averaged, [loss_at], train.Plan(steps=20, lr=0.1, ema=0.9)))
     assert not torch.equal(plain.weight, averaged.weight)
-
-
-def test_every_row_once_an_epoch():
-    seen = torch.cat([train.rows_at(3, s, 8, 40) for s in range(5)])
-    assert sorted(seen.tolist()) == list(range(40))
-    assert torch.equal(train.rows_at(3, 2, 8, 40), train.rows_at(3, 2, 8, 40))
-    assert len(train.rows_at(3, 0, 100, 40)) == 100  # a batch larger than the data goes round
-
-
-def run(folder, steps=4, **options):
-    model, loss_at = problem()
-    return model, list(train.loop(model, loss_at, steps=steps, lr=0.1, log_every=1, save_every=1, folder=folder, **options))
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     whole, rows = run(tmp_path / "whole")
-    save = train.save_file
+    save = safetensors.torch.save_file
 
     def full(tensors, path, about):
         if "00000003" in str(path):  # as a disk that fills up
@@ -84,10 +75,13 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         save(tensors, path, about)
 
-    monkeypatch.setattr(train, "save_file", full)
-    with pytest.raises(train.CheckpointError, match="No space left.*make room"):
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(files.ArtifactError, match="No space left.*make room"):
         run(tmp_path / "disk")
-    assert [p.name for p in sorted((tmp_path / "disk").iterdir())] == ["checkpoint-00000001.safetensors", "checkpoint-00000002.safetensors"]
+    assert [p.name for p in sorted((tmp_path / "disk").iterdir())] == [
+        "checkpoint-00000001.safetensors",
+        "checkpoint-00000002.safetensors",
+    ]
     monkeypatch.undo()
     resumed, again = run(tmp_path / "disk")
     assert again == rows and torch.equal(whole.weight, resumed.weight)
@@ -104,5 +98,22 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     run(tmp_path)
     _, loss_at = problem()
-    with pytest.raises(train.CheckpointError, match="another model"):
-        list(train.loop(torch.nn.Linear(6, 3), loss_at, steps=4, lr=0.1, folder=tmp_path))
+    with pytest.raises(checkpoints.CheckpointError, match="another model"):
+        list(train.loop(torch.nn.Linear(6, 3), [loss_at], train.Plan(steps=4, lr=0.1), folder=tmp_path))
+
+
+def test_a_bad_gradient_freezes_the_optimiser_without_a_look():
+    """What stands in for the look on a GPU: fused AdamW leaves weights and moments alone while found_inf is
+    set.
+    """
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+    for bad, moves in ((0.0, True), (1.0, False), (1.0, False)):
+        before, weight.grad = (
+            weight.detach().clone(),
+            torch.ones(3) if moves else torch.full((3,), float("nan")),
+        )
+        optimizer.found_inf = torch.tensor(bad)
+        optimizer.step()
+        assert torch.equal(before, weight) != moves
+    assert optimizer.state[weight]["step"] == 1 and optimizer.state[weight]["exp_avg"].isfinite().all()

@@ -1,0 +1,234 @@
+"""Encoded samples, and which of them a step trains on with which noise: a function of (seed, step) alone."""
+
+import hashlib
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from . import diffusion, files, seeds
+from .hub import ModelError
+from .train import NotFinite
+
+SHARD = 256  # images; at Stable Diffusion's size 0.2 GB
+
+
+class Encoded:
+    """Images and prompts after the frozen encoders, as shards of equal size that are mapped from disk, not
+    read.
+
+    A shard is {"mean", "std" (n, C, h, w), "text" (u, L, D) of its unique prompts, "prompt" (n,) rows into
+    them}.
+    """
+
+    def __init__(self, shards):
+        self.shards, self.size = shards, len(shards[0]["mean"])
+
+    def __len__(self):
+        return self.size * (len(self.shards) - 1) + len(self.shards[-1]["mean"])
+
+    def take(self, rows):
+        """mean and std (B, C, h, w) and text (B, L, D) of rows (B,)."""
+        places = [(self.shards[r // self.size], r % self.size) for r in rows.tolist()]
+        mean, std = (torch.stack([shard[name][k] for shard, k in places]).float() for name in ("mean", "std"))
+        return mean, std, torch.stack([shard["text"][shard["prompt"][k]] for shard, k in places]).float()
+
+
+def encode(pipe, pairs, cache=None, half=False, engine=None, progress=None):
+    """All that a training needs of `pairs`, an iterable of (image uint8 (H, W, 3), prompt): it then touches
+    the U-Net only.
+
+    In `cache` a shard is a file named by the content of its pictures, its prompts and the encoders: what is
+    there is not encoded again, and of several processes each makes its share. Without `cache` all stays in
+    memory. `half` stores half precision. Raises ModelError for latents that are not finite or do not fit the
+    U-Net.
+    """
+    encoders = files.weights_digest(pipe.vae, pipe.text_encoder) if cache else ""
+    processes, rank = (engine.num_processes, engine.process_index) if engine else (1, 0)
+    pairs, made = iter(pairs), []
+    while chunk := list(itertools.islice(pairs, SHARD)):
+        images = np.stack([image for image, _ in chunk])
+        prompts = [prompt for _, prompt in chunk]
+        place = None
+        if cache:
+            head = f"{encoders} {half} {images.shape} {len(made)}\n" + "\n".join(prompts)
+            content = hashlib.sha256(head.encode() + images.tobytes()).hexdigest()
+            place = Path(cache) / f"{content[:32]}.safetensors"
+        if not place:
+            made.append(encode_shard(pipe, images, prompts, half, first=len(made) * SHARD))
+        else:
+            if len(made) % processes == rank and not place.exists():
+                shard = encode_shard(pipe, images, prompts, half, first=len(made) * SHARD)
+                files.write_tensors(shard, place)
+            made.append(place)
+        if progress:
+            progress(len(chunk))
+    if not made:
+        raise ModelError("there are no images to encode: give a folder with images")
+    if engine:
+        engine.wait_for_everyone()
+    return Encoded([load_file(place) for place in made] if cache else made)
+
+
+def encode_shard(pipe, images, prompts, half, first):
+    """One shard of `Encoded` from uint8 images (n, H, W, 3) and their prompts; `first` is its first image's
+    number.
+    """
+    mean, std = diffusion.encode_images(pipe.vae, images)
+    text, rows = diffusion.encode_prompts(pipe, prompts)
+    unet = pipe.unet.config
+    size = (unet.in_channels, unet.sample_size, unet.sample_size)
+    if mean.shape[1:] != size or text.shape[2] != unet.cross_attention_dim:
+        raise ModelError(
+            f"images of {images.shape[1]} x {images.shape[2]} give latents {tuple(mean.shape[1:])} and "
+            f"prompts states of width {text.shape[2]}, the U-Net takes {size} and "
+            f"{unet.cross_attention_dim}: give images of its size, and encoders that belong to it"
+        )
+    finite = (mean.isfinite() & std.isfinite()).flatten(1).all(1)
+    if not finite.all():
+        bad = (first + (~finite).nonzero()[:5, 0]).tolist()
+        raise ModelError(
+            f"latents of images {bad} are not finite: look at these pictures, or use an autoencoder in full "
+            "precision"
+        )
+    kind = torch.float16 if half else torch.float32
+    latents = {name: value.to(kind).contiguous() for name, value in (("mean", mean), ("std", std))}
+    return latents | {"text": text.to(kind).contiguous(), "prompt": rows}
+
+
+class Samples:
+    """Model-generated images as a method sees them: `encoded`, and columns with a value for each of N
+    samples.
+
+    reward (N,); prompt (N,) their prompts' numbers; group (N,) of the images of one prompt in one round; with
+    a recorded way states (N, S + 1, C, h, w), times (N, S + 1) and log_probs (N, S).
+    """
+
+    def __init__(self, encoded, **columns):
+        self.encoded, self.columns = encoded, columns
+        self.__dict__.update(columns)
+
+    def __len__(self):
+        return len(self.encoded)
+
+
+@dataclass
+class Material:
+    """What a training rests on: D_model and D_pre, encoded once, and the distinct prompts of D_model."""
+
+    samples: Samples
+    pre: Encoded | None
+    prompts: list  # of str
+    empty: torch.Tensor  # (L, D), the text of ""
+    skipped: dict = field(default_factory=dict)  # what D_pre left out, and how often
+
+
+class Batches:
+    """What each step trains on: rows of D_model, which a method's `rows` describe, and rows of D_pre.
+
+    rows: {"row": (M,) into the samples, and whatever its loss needs, (M,) each}. With "chance" (M,) entries
+    are drawn in proportion to it; else each comes once an epoch, and with "group" (M,) whole groups come, of
+    equal size. size = (rows of D_model, of D_pre) a step; empty (L, D) is the text of "", which replaces a
+    prompt with chance `drop`. With `shared` a group has one timestep and one noise. Everything drawn for row
+    i of step s depends on (seed, s, i) alone.
+    """
+
+    def __init__(self, samples, rows, pre, size, *, total, empty, drop, seed, shared=False):
+        self.samples, self.pre, self.size = samples, pre, size
+        self.total, self.empty, self.drop, self.seed, self.shared = total, empty, drop, seed, shared
+        self.rows = {name: torch.as_tensor(value) for name, value in rows.items()}
+        self.is_model = torch.arange(sum(size)) < size[0]
+        self.unit = 1
+        if "group" in self.rows and size[0]:
+            _, count = self.rows["group"].unique(return_counts=True)
+            self.unit = int(count[0])
+            self.by_group = self.rows["group"].argsort(stable=True).view(-1, self.unit)
+        self.check()
+
+    def check(self):
+        """Raise NotFinite where a value is not finite or nothing has a weight."""
+        told = {"reward": (torch.arange(len(self.samples)), self.samples.reward)}
+        told |= {name: (self.rows["row"], value) for name, value in self.rows.items()}
+        for name, (row, value) in told.items():
+            bad = ~value.isfinite()
+            if bad.any():
+                named = row[bad.nonzero()[:5, 0]].tolist()
+                raise NotFinite(f"{name}s of images {named} are not finite: run notebook 04_reward again")
+        if "weight" in self.rows and not self.rows["weight"].any():
+            raise NotFinite(
+                "every image weighs nothing: no label or reward calls one good, so there is nothing to "
+                "learn from; see notebook 04_reward"
+            )
+
+    def plan(self, step):
+        """The global batch of `step`: {"row" of each source, "timesteps", "dropped", the method's own}, (B,)
+        each.
+        """
+        g = seeds.generator(self.seed, step)
+        model, pre = self.size
+        entries = self.entries(step, model, g) if model else torch.zeros(0, dtype=torch.long)
+        plan = {name: torch.cat([of[entries], of.new_zeros(pre)]) for name, of in self.rows.items()}
+        if pre:
+            rows = seeds.rows_at(self.seed + 1, step, pre, len(self.pre))
+            plan["row"] = torch.cat([self.rows["row"][entries], rows]) if model else rows
+        plan["timesteps"] = torch.randint(self.total, (model + pre,), generator=g)
+        plan["dropped"] = torch.rand(model + pre, generator=g) < self.drop
+        if self.shared:
+            first = plan["timesteps"][:model].view(-1, self.unit)[:, :1]
+            plan["timesteps"][:model] = first.expand(-1, self.unit).flatten()
+        return plan
+
+    def entries(self, step, count, g):
+        """Which `count` entries of the method's rows step `step` trains on."""
+        if "chance" in self.rows:
+            return torch.multinomial(self.rows["chance"], count, replacement=True, generator=g)
+        places = len(self.rows["row"]) // self.unit
+        chosen = seeds.rows_at(self.seed, step, count // self.unit, places)
+        return chosen if self.unit == 1 else self.by_group[chosen].flatten()
+
+    def positions(self, processes=1, rank=0, parts=1):
+        """The positions of the batch that a process computes, whole groups, in micro-batches: [(b,)]."""
+        model = torch.arange(self.size[0]).split(self.unit)
+        units = [*model, *torch.arange(self.size[0], sum(self.size)).split(1)]
+        return [torch.cat(units[rank::processes][part::parts]) for part in range(parts)]
+
+    def take(self, step, positions, device):
+        """The samples at `positions` of step `step` on `device`.
+
+        latents, noise (B, C, h, w), text (B, L, D), timesteps, is_model, reward, prompt and the method's rows
+        (B,).
+        """
+        plan = {name: values[positions] for name, values in self.plan(step).items()}
+        is_model = self.is_model[positions]
+        sources = ((True, self.samples.encoded), (False, self.pre))
+        taken = [of.take(plan["row"][is_model == kind]) for kind, of in sources if (is_model == kind).any()]
+        mean, std, text = (torch.cat(parts) for parts in zip(*taken, strict=True))  # D_model comes first
+        shape = (2, *mean.shape[1:])
+        drawn = torch.stack(
+            [torch.randn(shape, generator=seeds.generator(self.seed, step, r)) for r in self.noisy(positions)]
+        )
+        plan["latents"] = mean + std * drawn[:, 0]
+        plan["noise"] = drawn[:, 1]
+        plan["text"] = torch.where(plan.pop("dropped")[:, None, None], self.empty, text)
+        plan["is_model"] = is_model
+        for name, values in self.samples.columns.items():
+            if name not in plan:
+                plan[name] = values[torch.where(is_model, plan["row"], 0)]
+        return SimpleNamespace(**{k: v.to(device, non_blocking=True) for k, v in plan.items()})
+
+    def noisy(self, positions):
+        """The row whose noise each position has: its own, or its group's first one."""
+        if not self.shared:
+            return positions.tolist()
+        first = positions - positions % self.unit
+        return torch.where(self.is_model[positions], first, positions).tolist()
+
+    def named(self, step, positions):
+        """Which samples stand at `positions` of step `step`, in words."""
+        rows = self.plan(step)["row"]
+        sources = {True: "D_model", False: "D_pre"}
+        return ", ".join(f"{int(rows[i])} of {sources[bool(self.is_model[i])]}" for i in positions)

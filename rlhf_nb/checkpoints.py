@@ -1,0 +1,106 @@
+"""Checkpoints of a training: weights, moments, averages and log rows in one safetensors file, whole or
+absent.
+
+Where accelerate shards weights (FSDP2) every process gathers, one writes.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from . import config, files
+
+KEPT = 2  # checkpoints
+
+
+class CheckpointError(config.UserError, RuntimeError):
+    """A checkpoint does not fit; the message says what to do, and the last good one is still there."""
+
+
+def whole(tensor):
+    """A tensor whose parts may lie on several devices; every process must ask for it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def part_of(tensor, like):
+    """Of a whole tensor what this process holds of `like`."""
+    from torch.distributed.tensor import distribute_tensor
+
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def named(training):
+    """{name: tensor} of all that a checkpoint of a `train.Training` holds."""
+    tensors = {f"p{i}": p.detach() for i, p in enumerate(training.parameters)}
+    tensors |= {f"a{i}": p for i, p in enumerate(training.average)}
+    tensors |= {f"k{i}": p for i, p in enumerate(training.kept)}
+    for i, p in enumerate(training.parameters):
+        tensors |= {f"{name}{i}": value for name, value in training.moments[p].items()}
+    return tensors
+
+
+def save(training, folder, step):
+    """Write the checkpoint of a `train.Training` after `step` steps; the last KEPT remain.
+
+    Raises ArtifactError.
+    """
+    engine, tensors = training.engine, named(training)
+    for name in list(tensors):
+        gathered = whole(tensors.pop(name))  # by all processes, and kept by one
+        if engine.is_main_process:
+            tensors[name] = gathered.cpu()
+    if not engine.is_main_process:
+        return
+    scaler = engine.scaler.state_dict() if engine.scaler else None
+    about = {"step": step, "rows": training.rows, "scaler": scaler}
+    path = Path(folder) / f"checkpoint-{step:08d}.safetensors"
+    files.write_tensors(tensors, path, {name: json.dumps(value) for name, value in about.items()})
+    for old in sorted(path.parent.glob("checkpoint-*.safetensors"))[:-KEPT]:
+        old.unlink()
+
+
+@torch.no_grad()
+def restore(training, folder):
+    """Load the newest whole checkpoint into a `train.Training`: the number of steps behind it, 0 without one.
+
+    Raises CheckpointError where its weights have other shapes.
+    """
+    for path in sorted(Path(folder).glob("checkpoint-*.safetensors"), reverse=True):
+        try:
+            file = safe_open(path, "pt")
+        except (OSError, SafetensorError):
+            continue  # damaged: the one before it serves
+        with file:
+            load(training, file, path)
+            about = {name: json.loads(value) for name, value in file.metadata().items()}
+        if training.engine.scaler and about["scaler"]:
+            training.engine.scaler.load_state_dict(about["scaler"])
+        training.rows = about["rows"]
+        return about["step"]
+    return 0
+
+
+def load(training, file, path):
+    """Copy the tensors of an open checkpoint into place."""
+    names = set(file.keys())
+    shapes = [file.get_slice(f"p{i}").get_shape() for i in range(sum(n[0] == "p" for n in names))]
+    if shapes != [list(p.shape) for p in training.parameters]:
+        raise CheckpointError(
+            f"{path} is of another model (its weights have other shapes): remove it, or give the model it "
+            "belongs to"
+        )
+    for i, p in enumerate(training.parameters):
+        p.copy_(part_of(file.get_tensor(f"p{i}"), p))
+        if f"step{i}" not in names:
+            continue
+        training.moments[p] = {"step": file.get_tensor(f"step{i}").to(p.device)}
+        for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW walks memory: moments must lie as the weights do
+            value = part_of(file.get_tensor(f"{name}{i}"), p)
+            training.moments[p][name] = torch.empty_like(p).copy_(value)
+    for letter, tensors in (("a", training.average), ("k", training.kept)):
+        for i, p in enumerate(tensors):
+            p.copy_(part_of(file.get_tensor(f"{letter}{i}"), p))

@@ -1,0 +1,162 @@
+"""Judgements and votes on disk, two SQLite files that only grow.
+
+A table of judgements is a DataFrame with at least rater, image, prompt and label; `image` is a row of the
+image folder or, fresh from a file, a file name.
+"""
+
+import hashlib
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pandas as pd
+
+from .. import config
+
+LABELS = ("good", "bad", "skip")
+SCHEMA = 3
+JUDGEMENTS = """CREATE TABLE IF NOT EXISTS judgements (
+    id INTEGER PRIMARY KEY, rater TEXT NOT NULL, image INTEGER NOT NULL, prompt TEXT NOT NULL,
+    label TEXT CHECK (label IN ('good', 'bad', 'skip')), shown_with TEXT NOT NULL DEFAULT '',
+    position INTEGER, picture TEXT, seconds REAL, time REAL NOT NULL,
+    undoes INTEGER REFERENCES judgements (id))"""
+VOTES = """CREATE TABLE IF NOT EXISTS votes (
+    id INTEGER PRIMARY KEY, rater TEXT NOT NULL, prompt TEXT NOT NULL, asked TEXT NOT NULL,
+    vote INTEGER CHECK (vote IN (-1, 0, 1)), pictures TEXT NOT NULL, time REAL NOT NULL)"""
+ADD = """INSERT INTO judgements (rater, image, prompt, label, shown_with, position, picture, seconds, time)
+    VALUES (:rater, :image, :prompt, :label, :shown_with, :position, :picture, :seconds, :time)"""
+UNDO = """INSERT INTO judgements (rater, image, prompt, time, undoes)
+    SELECT rater, image, prompt, ?, id FROM judgements WHERE id = ? AND rater = ? AND label IS NOT NULL"""
+HOLDING = """SELECT id, rater, image, prompt, label, shown_with, position, picture, seconds, time
+    FROM judgements WHERE label IS NOT NULL
+    AND id NOT IN (SELECT undoes FROM judgements WHERE undoes IS NOT NULL) ORDER BY id"""
+STANDING = """SELECT rater, prompt, asked, vote, pictures FROM votes
+    WHERE id IN (SELECT max(id) FROM votes GROUP BY rater, prompt, asked, pictures) ORDER BY id"""
+
+
+class LabelFileError(config.UserError, ValueError):
+    """A file of labels is wrong; the message names what and the remedy, and nothing of it was taken."""
+
+
+@contextmanager
+def _opened(path):
+    """One transaction on a file, on disk when it ends."""
+    with closing(sqlite3.connect(path, timeout=60)) as db, db:
+        try:
+            db.execute("PRAGMA synchronous = FULL")
+        except sqlite3.DatabaseError as error:
+            raise LabelFileError(
+                f"{path} cannot be read as a store of labels ({error}): restore it, or move it away to begin "
+                "anew"
+            ) from None
+        yield db
+
+
+def _schema(db):
+    return db.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _undo(db, identity, rater):
+    if not db.execute(UNDO, (time.time(), identity, rater)).rowcount:
+        raise ValueError(f"rater {rater!r} has no judgement {identity} to undo")
+
+
+class Store:
+    """One SQLite file of judgements, safe for several raters and kernels at once.
+
+    A judgement is on disk when `add` returns. Raises LabelFileError where the file is damaged or newer.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        with _opened(self.path) as db:
+            if _schema(db) == SCHEMA:
+                return  # a finished file is not touched
+            db.execute("BEGIN IMMEDIATE")  # two kernels may meet a new file at once
+            version = _schema(db)
+            if version > SCHEMA:
+                raise LabelFileError(
+                    f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA}): "
+                    "update rlhf_nb"
+                )
+            db.execute(JUDGEMENTS)
+            there = {row[1] for row in db.execute("PRAGMA table_info (judgements)")}
+            for name, kind in (("position", "INTEGER"), ("picture", "TEXT")):  # what earlier schemas lack
+                if name not in there:
+                    db.execute(f"ALTER TABLE judgements ADD COLUMN {name} {kind}")
+            db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def add(self, rows, replaces=None):
+        """Append judgements and return their ids.
+
+        They are dicts with rater, image, prompt, label and optionally shown_with, position, picture (its
+        `fingerprint`), seconds, time. In the same stroke judgement `replaces` of the first one's rater is
+        taken back. Raises ValueError for a label that is none; then nothing is kept.
+        """
+        rest = {"shown_with": "", "position": None, "picture": None, "seconds": None, "time": time.time()}
+        for row in rows:
+            if row["label"] not in LABELS:
+                raise ValueError(
+                    f"label of image {row['image']} must be one of {', '.join(LABELS)}, not {row['label']!r}"
+                )
+        with _opened(self.path) as db:
+            if replaces is not None:
+                _undo(db, replaces, rows[0]["rater"])
+            return [db.execute(ADD, rest | row).lastrowid for row in rows]
+
+    def undo(self, identity, rater):
+        """Take back judgement `identity` of `rater`.
+
+        The row stays, a second row says that it no longer holds. Raises ValueError where the rater has no
+        such judgement.
+        """
+        with _opened(self.path) as db:
+            _undo(db, identity, rater)
+
+    def table(self):
+        """The judgements that hold, a DataFrame of what `add` takes and their id."""
+        with _opened(self.path) as db:
+            return pd.read_sql_query(HOLDING, db)
+
+
+class Votes:
+    """One SQLite file of comparisons of two sets of pictures: +1 for the second, 0 undecided, -1 for the
+    first.
+
+    A rater's last word on a question holds.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        with _opened(self.path) as db:
+            db.execute(VOTES)
+
+    def add(self, rater, prompt, asked, vote, pictures):
+        """One vote, on disk when this returns; `pictures` is the fingerprint of both sets."""
+        with _opened(self.path) as db:
+            db.execute(
+                "INSERT INTO votes (rater, prompt, asked, vote, pictures, time) VALUES (?, ?, ?, ?, ?, ?)",
+                (rater, prompt, asked, vote, pictures, time.time()),
+            )
+
+    def table(self):
+        """The votes that hold: rater, prompt, asked, vote, pictures."""
+        with _opened(self.path) as db:
+            return pd.read_sql_query(STANDING, db)
+
+
+def fingerprint(image):
+    """What a judgement remembers of its picture: a digest of the pixels of a uint8 image (H, W, 3)."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
+
+
+def fits(judgement, images, prompts):
+    """Whether a judgement (a dict) is of a picture at hand, row `image` of `images` and `prompts` (N,).
+
+    It is not where that row does not exist, stands for another prompt by now, or is known to be another
+    picture. Older judgements name no picture.
+    """
+    row, picture = judgement["image"], judgement.get("picture")
+    there = isinstance(row, int) and 0 <= row < len(prompts) and prompts[row] == judgement["prompt"]
+    return there and (pd.isna(picture) or picture == fingerprint(images[[row]][0]))

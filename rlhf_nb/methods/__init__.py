@@ -1,0 +1,43 @@
+"""A method of alignment is one module, with the few numbers that are its own and three functions of tensors.
+
+    FROZEN   what the trainer keeps beside the policy: any of "reference", "old", "decoder", "reward"
+    DRAWS    who draws a round's images: "policy", "old", or None where those of stage `generate` serve
+    RECORD   True: the sampler's states and their log-probabilities are kept (reverse-process methods)
+    SHARED   True: the samples of a group have one timestep and one noise
+    Knobs    the method's numbers, a pydantic model; notebooks pass them as one mapping `knobs`
+
+    rows(samples, knobs) -> {"row": (M,) into the samples, "weight" | "advantage" | "group" | ...: (M,)}
+        what a round trains on; with "chance" (M,) entries come in proportion to it, with "group" whole groups
+    loss(nets, batch, knobs) -> ((B,) terms, already weighed, and {name: (B,)} to log)
+        the trainer adds their mean over D_model to that over D_pre (batch.is_model tells which)
+    after(nets, knobs)
+        between two rounds: how "old" follows the policy; only where FROZEN names "old"
+
+A knob `beta` says that the method takes pre-training pairs. A method that records the way draws and trains
+without guidance, so that both see the same predictions.
+
+`samples` is a batches.Samples, `batch` what batches.Batches.take returns. `nets.policy`, `nets.reference` and
+`nets.old` are called as (x_t, t, text) -> noise_pred; `nets.decoder(latents)` -> images in [-1, 1] and
+`nets.reward(images, prompt numbers)` -> (B,) have gradients; `nets.scheduler` is the forward process.
+"""
+
+import importlib
+import pkgutil
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Numbers(BaseModel):
+    """What a method's Knobs are: a few numbers, strict about names and types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def names():
+    """The methods there are."""
+    return sorted(found.name for found in pkgutil.iter_modules(__path__))
+
+
+def load(name):
+    """The module of method `name`, one of `names()`."""
+    return importlib.import_module(f".{name}", __name__)

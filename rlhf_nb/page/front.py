@@ -1,0 +1,88 @@
+"""What the front page says, from the run's own tables: how far the gain carries, and its sentences' numbers.
+
+Both are made at the end of stage `sensitivity`, whose run is given.
+"""
+
+import numpy as np
+import pandas as pd
+
+from .. import runs
+from ..files import read_json, read_table
+from .tables import EFFECT
+
+SHORT = "split == 'heldout' and arm == 'reward' and updates == @updates"
+LONG = "split == 'heldout' and arm == 'reward' and updates > @updates"
+LINES = (  # what was measured, in which table of stage `evaluate`, in which of its rows
+    ("**held-out prompts, this run**", "paired", "split == 'held-out prompts'"),
+    ("new wordings and rare pairs of colour and place", "paired", "split == 'out of distribution'"),
+    ("objects that feedback never showed", "paired", "split == 'unseen objects'"),
+    (
+        "those of them that no earlier run had measured",
+        "fresh",
+        "split == 'unseen objects' and `measured before` == 'no'",
+    ),
+    ("**held-out prompts, by eye**", "eye", "by == 'eye' and prompts == 'all'"),
+    ("the first of these, labelled before anyone looked", "eye", "by == 'eye' and prompts == 'the first'"),
+    ("those added after that look", "eye", "by == 'eye' and prompts == 'those added'"),
+    ("**trained anew from {seeds} seeds**", "seeds", SHORT),
+    ("on prompts that no earlier run had measured", "seeds_fresh", SHORT),
+    ("**{updates} updates in place of {short}, {seeds} seeds**", "seeds", LONG),
+    ("on prompts that no earlier run had measured", "seeds_fresh", LONG),
+    (
+        "this longer training above an equally long one on images chosen at random, {seeds} seeds",
+        "reward_over_random",
+        "split == 'heldout' and updates > @updates",
+    ),
+)
+FORMATS = {  # how the sentences say numbers of stage `evaluate`
+    "n": ".0f",
+    "base": ".1f",
+    "tuned": ".1f",
+    "guidance_base": ".1f",
+    "guidance_tuned": ".1f",
+    "gain": "+.1f",
+    "gain_low": "+.1f",
+    "gain_high": "+.1f",
+    "p": ".1e",
+    "frechet_ratio": ".2f",
+    "ratio_low": ".2f",
+    "ratio_high": ".2f",
+}
+REWARD = (
+    "split == 'all new prompts' and scored == 'with prompt classification' and against == 'CLIP similarity'"
+)
+
+
+def table(run):
+    """How far the gain carries: measured on, gain, low and high in points, prompts, Fréchet ratio.
+
+    The ratio is the tuned model's distance to the base's. What the run has no rows of has no line; of several
+    rows the first counts, the record's.
+    """
+    updates = runs.settings_of(run.settings.scale, "align")["updates"]
+    lines = []
+    for words, name, which in LINES:
+        rows = read_table(run.read("evaluate", f"{name}.csv")).query(which).head(1)
+        told = [words.format(**row, short=updates) for row in rows.to_dict("records")]
+        lines.append(rows.assign(words=told))
+    found = pd.concat(lines, ignore_index=True)
+    found[EFFECT] *= 100
+    found.loc[0, "ratio"] = read_json(run.read("evaluate", "numbers.json"))["frechet_ratio"]
+    columns = ["measured on", "gain", "low", "high", "prompts", "Fréchet ratio"]
+    return found[["words", *EFFECT, "n", "ratio"]].set_axis(columns, axis=1)
+
+
+def sentences(run):
+    """What the sentences say: {name: words}, and {name: {"gain", "low", "high"}} for effects in points."""
+    numbers = read_json(run.read("evaluate", "numbers.json"))
+    said = {name: format(numbers[name], how) for name, how in FORMATS.items()}
+    varied = read_table(run.read("evaluate", "diversity.csv"))
+    said["variety_all"], said["variety_right"] = (100 * varied.difference / varied.base).map("{:+.0f}".format)
+    said["power"] = f"{runs.settings_of(run.settings.scale, 'align')['knobs']['power']:.0f}"
+    gains = read_table(run.read("reward", "gains.csv")).query(REWARD).set_index("pairs of")
+    gains = gains.loc[["any prompts", "one prompt"], ["share", "low", "high"]]
+    frontier = read_table(run.path("frontier.csv")).query("beta == 0.06").sort_values("source")
+    powers = frontier.groupby("power")[EFFECT].first().reindex([3.0, 1.0])
+    names = ["any_prompts", "one_prompt", "power_3", "power_1"]
+    effects = pd.DataFrame(100 * np.vstack([gains, powers]), names, ["gain", "low", "high"])
+    return said | effects.map("{:+.1f}".format).to_dict("index")

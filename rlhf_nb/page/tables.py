@@ -1,0 +1,45 @@
+"""Tables that the chapters show and keep: a line for each group of measured rows.
+
+Rows are a DataFrame with a bool column for what was judged, and "group", the model that drew.
+"""
+
+import pandas as pd
+
+from .. import intervals
+
+EFFECT = ["difference", "low", "high"]
+
+
+def _grouped(rows, by, measure):
+    """A line for each group of `rows`: by, then what `measure` says of the group, a dict."""
+    found = rows.groupby(by, observed=True).apply(measure, include_groups=False)
+    return pd.DataFrame([*found], found.index).reset_index()
+
+
+def shares(rows, by, what="all"):
+    """How often `what` is right in each group of `rows`: by, share, low, high, the mean reward, n."""
+
+    def share(part):
+        return {**intervals.proportion(part[what]), "reward": float(part.reward.mean()), "n": len(part)}
+
+    return _grouped(rows, by, share)
+
+
+def paired(rows, by, what="all"):
+    """The paired test of tuned against base model in each group of `rows`: by, then as `intervals.paired`."""
+
+    def test(part):
+        return intervals.paired(*(part[what][part.group == model] for model in ("base", "tuned")))
+
+    return _grouped(rows, by, test)
+
+
+def stacked(tables, name):
+    """Tables by name, {name: DataFrame}, one below the other."""
+    return pd.concat(tables, names=[name]).droplevel(1).reset_index()
+
+
+def in_points(tests):
+    """Paired tests in points, with Holm's correction over all lines."""
+    points = tests.assign(**100 * tests[EFFECT]).round(1)
+    return points.assign(p=[f"{p:.1e}" for p in intervals.holm(tests.p)])

@@ -1,0 +1,257 @@
+"""The stages of the paper: their settings as typed models, the notebooks that make them, and what they make.
+
+Defaults are the toy scale's; scales.yaml holds what the other scales change.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+NOTEBOOKS = {
+    "prompts": "01_prompts",
+    "generate": "02_generate",
+    "feedback": "03_feedback",
+    "reward": "04_reward",
+    "align": "05_align",
+    "evaluate": "06_evaluate",
+    "best_of_n": "07_best_of_n",
+    "data": "08_data",
+    "sensitivity": "09_sensitivity",
+    "pretrain": "A1_pretrain",
+}
+MAKES = {  # what a stage that lacks it is not finished without
+    "prompts": ("prompts.csv",),
+    "generate": ("images",),
+    "feedback": ("feedback.sqlite", "labels.csv", "raters.csv", "agreement.csv", "numbers.json"),
+    "reward": ("model", "study.csv", "numbers.json"),
+    "align": ("unet", "log.csv", "curve.csv", "numbers.json"),
+    "evaluate": (
+        *("verdicts.csv", "accuracy.csv", "paired.csv", "quality.csv", "seeds.csv"),
+        *("numbers.json", "result.png"),
+    ),
+    "best_of_n": ("best_of_n.csv", "votes.csv", "numbers.json"),
+    "data": ("controls.csv", "data.csv", "rewards.csv", "feedback.csv", "nearer.csv"),
+    "sensitivity": ("frontier.csv", "choices.csv", "verdicts.csv", "front.csv", "front.json"),
+    "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
+    "study": ("rows.csv",),
+}
+EXECUTION = (
+    "accumulate",
+    "extras",
+)  # how a run is done, not what comes out: it may change before a new start
+
+Natural = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Size = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sizes = Annotated[tuple[Size, ...], Strict(False), Field(min_length=1)]  # YAML has lists only
+Naturals = Annotated[tuple[Natural, ...], Strict(False)]
+Counts = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
+Split = Literal["validation", "seen", "heldout", "unseen", "ood"]
+Extra = Literal["checkpointing", "compile", "tensorboard"]
+Arm = Literal["none", "reward", "labels", "oracle", "shuffled", "constant", "random", "similarity"]
+
+
+class Stage(BaseModel):
+    """What every stage takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    scale: str = "smoke"
+    seed: Natural = 0
+
+
+class Models(Stage):
+    """Where the models are: a shipped one, any local folder or any hub name of the same architecture."""
+
+    pipeline: str = "toy/pipeline"
+    clip: str = "toy/clip"
+
+
+class Prompts(Stage):
+    vocabulary: Literal["toy", "paper"] = "toy"
+    to_label: Count = 1800  # seen combination prompts; every seen simple prompt is labelled too
+    to_evaluate: Count = 500  # combination prompts of each evaluation split
+    to_tune: Count = 200  # validation combination prompts, for choosing guidance
+    to_test: Count = 100  # combination prompts of each split that measure the reward
+
+
+class Generate(Stage):
+    pipeline: str = "toy/pipeline"
+    per_simple: Count = 10  # images of a count, colour or background prompt (the paper: 60)
+    per_combination: Count = 5  # images of a combination prompt (the paper: 6)
+    per_test: Count = 6  # images of a prompt that measures the reward
+    test_seen: Natural = 40  # seen combination prompts that also get such images
+    guidance: Size = 2.0  # classifier-free guidance the images are drawn with
+    steps: Count = 10  # DPM-Solver++ steps
+
+
+class Feedback(Stage):
+    raters: Natural = 3  # simulated raters an image
+    careless: Share = 0.1  # share of the images that one more rater labels at random
+    imported: str = ""  # a file of labels to add
+    aggregation: Literal["majority", "dawid-skene"] = "majority"
+    judge: str = "toy/judge"
+
+
+class Reward(Stage):
+    clip: str = "toy/clip"
+    lam: Size = 0.5  # lambda, weight of prompt classification
+    temperature: Positive = 2.0  # T of prompt classification
+    candidates: Count = 8  # N, the true prompt and N - 1 contrastive ones
+    updates: Count = 2000
+    batch: Count = 128
+    lr: Positive = 2e-3
+    hidden: Count = 1024
+    seeds: Count = 5  # heads behind every figure
+    study_updates: Count = 400  # of the many heads of the studies, which are
+    study_hidden: Count = 256  # also narrower
+
+
+class Rounds(BaseModel):
+    """Fresh images, for methods that draw: each round's are trained on for an equal share of the updates."""
+
+    model_config = Stage.model_config
+
+    count: Count = 1
+    prompts: Count = 32  # labelled prompts drawn a round
+    images: Count = 4  # of each of them
+    guidance: Size = 1.0
+    steps: Count = 10
+
+
+class Training(Models):
+    """A method's training of the U-Net; `knobs` are the method's own numbers (methods/)."""
+
+    method: str = "reward_weighted"
+    knobs: dict = {}
+    rounds: Rounds = Rounds()
+    updates: Count = 2000
+    model_batch: Count = 32  # rows of D_model a step
+    pre_batch: Natural = 8  # rows of D_pre a step
+    lr: Positive = 6e-4
+    drop: Share = 0.1  # share of prompts dropped, so that guidance keeps working
+    ema: Share = 0.995
+    lora: Natural = 0  # rank of the adapters, 0 to train the whole U-Net
+    lora_targets: Annotated[tuple[str, ...], Strict(False)] = ("to_q", "to_k", "to_v", "to_out.0")
+    accumulate: Count = 1  # micro-batches a step
+    precision: Literal["no", "bf16", "fp16"] = "no"  # the weights stay in single precision
+    extras: Annotated[tuple[Extra, ...], Strict(False)] = ()  # "checkpointing": less memory, more time
+    pretraining: str = "world"  # scenes of the toy world, or captioned images: a folder or a hub name
+    pre_images: Count = 6000
+    min_score: Size = 0.0  # lowest aesthetic score of a pre-training image
+    judge: str = "toy/judge"
+
+
+class Align(Training):
+    scorer: str = "learnt"  # or "similarity", or a preference scorer of CLIP's architecture
+
+
+class Study(Training):
+    """One point of an experiment: notebook 05's training under another weighing, measured on some prompts."""
+
+    method: Literal["reward_weighted"] = "reward_weighted"
+    precision: Literal["no"] = "no"
+    arm: Arm = "reward"  # what an image weighs before the power k; "none" is the base model
+    raters: Natural = 0  # simulated raters in place of the recorded labels, 0 to keep those
+    error: Share = 0.1  # chance that such a rater errs
+    label_share: Share = 1.0  # share of the images that have a label
+    unlabelled: bool = True  # the reward weighs the images without a label too
+    drawing_guidance: Size = 0.0  # to draw new images with, 0 to take those of stage `generate`
+    objects: Natural = 0  # only images of prompts with the first so many objects, 0 for all
+    kept: Natural = 0  # only so many of those images, 0 for all
+    splits: Annotated[tuple[Split, ...], Strict(False), Field(min_length=1)] = ("validation",)
+    prompts: Count = 200  # combination prompts of each split
+    repeats: Count = 2  # pictures of each prompt
+    guidances: Sizes = (4.0,)
+    steps: Count = 10
+    renders: Count = 2000
+
+
+class Measured(Models):
+    """What both chapters that measure a model take."""
+
+    steps: Count = 10
+    real: str = "world"  # real pictures behind the Fréchet distance: as `pretraining` in notebook 05
+    renders: Count = 2000  # how many
+    judge: str = "toy/judge"  # or an open detector of the OWL-ViT family, for photographs
+    scorer: str = "learnt"
+
+
+class Evaluate(Measured):
+    guidances: Sizes = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts; 1 is none
+    voted: Count = 60  # prompts of the seen and of the unseen group that raters compare, four images each
+
+
+class BestOfN(Measured):
+    prompts: Count = 40
+    most: Count = 64  # largest n
+
+
+class Tour(Models):
+    guidance: Size = 2.0
+    steps: Count = 10
+    updates: Count = 40
+    judge: str = "toy/judge"
+
+
+class Gpu(Stage):
+    lora: Count = 8  # rank of the adapters in the memory table
+
+
+class Pretrain(Stage):
+    retrain: bool = False  # True: train the bundle anew (hours on two cores); False: examine the shipped one
+    pairs: Count = 50_000
+    autoencoder_channels: Annotated[Counts, Field(min_length=4, max_length=4)] = (16, 32, 64, 64)
+    latent_channels: Count = 4
+    autoencoder_steps: Count = 5300
+    autoencoder_batch: Count = 32
+    autoencoder_lr: Positive = 2e-3
+    decoder_steps: Count = 2000  # the decoder alone, on the encoder's final latents
+    decoder_batch: Count = 32
+    decoder_lr: Positive = 1.5e-3
+    text_width: Count = 96  # of CLIP's text tower, its embeddings and what the U-Net attends to
+    text_layers: Count = 3
+    clip_steps: Count = 1200
+    clip_batch: Count = 256
+    clip_lr: Positive = 1e-3
+    vision_steps: Count = 4500  # the vision tower and the projections alone, on the final text tower
+    vision_batch: Count = 128
+    vision_lr: Positive = 1e-3
+    unet_channels: Counts = (64, 128)  # of its levels
+    unet_layers: Count = 1  # residual blocks a level
+    unet_attention: Naturals = (0, 1)  # the levels that attend to the text
+    unet_heads: Count = 4
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+    density: Literal["uniform", "logit-normal"] = "uniform"  # of the timesteps in training
+    min_snr: Size = 0.0  # gamma of the loss's weight at a timestep, 0 for equal weights
+    fresh_pairs: bool = False  # the U-Net sees no pair twice: every step renders its own
+    unet_steps: Count = 4200
+    unet_batch: Count = 64
+    unet_lr: Positive = 1e-3
+    unet_ema: Share = 0.999
+    judge_steps: Count = 2800
+    judge_batch: Count = 128
+    judge_lr: Positive = 1.5e-3
+    checked: Count = 2000  # fresh renders the judge is tested on
+    gate_prompts: Count = 500
+    guidance: Size = 2.0
+    steps: Count = 10
+
+
+STAGES = {
+    "tour": Tour,
+    "prompts": Prompts,
+    "generate": Generate,
+    "feedback": Feedback,
+    "reward": Reward,
+    "align": Align,
+    "evaluate": Evaluate,
+    "best_of_n": BestOfN,
+    "data": Stage,  # 08 and 09 take nothing of their own: their experiments are written in sweeps.yaml
+    "sensitivity": Stage,
+    "pretrain": Pretrain,
+    "gpu": Gpu,
+    "study": Study,
+}

@@ -1,0 +1,1 @@
+"""Experiments: which points there are, what one point is, and what all of them have found."""

@@ -1,0 +1,44 @@
+"""Tables by group: the same numbers as group by group, in the groups' own order."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlhf_nb import intervals
+from rlhf_nb.page import tables
+
+rng = np.random.default_rng(0)
+ROWS = pd.DataFrame(
+    {
+        "group": np.repeat(["base", "tuned"], 40),
+        "split": pd.Categorical(["b", "a"] * 40, ["b", "a"]),
+        "all": rng.random(80) < np.repeat([0.3, 0.8], 40),
+        "reward": rng.random(80),
+    }
+)
+
+
+def test_shares_are_those_of_each_group():
+    found = tables.shares(ROWS, ["split", "group"])
+    assert list(zip(found.split, found.group, strict=True)) == [
+        *(("b", "base"), ("b", "tuned")),
+        *(("a", "base"), ("a", "tuned")),
+    ]
+    part = ROWS[(ROWS.split == "a") & (ROWS.group == "tuned")]
+    expected = intervals.proportion(part["all"]) | {"reward": part.reward.mean(), "n": 20}
+    assert found.iloc[3][list(expected)].to_dict() == pytest.approx(expected)
+
+
+def test_models_are_compared_in_each_group():
+    found = tables.paired(ROWS, ["split"]).set_index("split")
+    part = ROWS[ROWS.split == "b"]
+    expected = intervals.paired(*(part["all"][part.group == model] for model in ("base", "tuned")))
+    assert found.loc["b"].to_dict() == pytest.approx(expected) and expected["difference"] > 0
+    points = tables.in_points(found)
+    assert points.difference["b"] == round(100 * expected["difference"], 1) and points.n["b"] == 20
+    assert points.p.tolist() == [f"{p:.1e}" for p in intervals.holm(found.p)]
+
+
+def test_tables_are_stacked_under_their_names():
+    found = tables.stacked({"x": ROWS.head(2), "y": ROWS.head(1)}, "kind")
+    assert found.kind.tolist() == ["x", "x", "y"] and found.index.tolist() == [0, 1, 2]

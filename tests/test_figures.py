@@ -1,0 +1,44 @@
+"""Pictures as bytes, and the numbers that figures show."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from rlhf_nb import figures
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+
+
+def test_pictures_are_enlarged_without_blur():
+    shown = np.asarray(Image.open(io.BytesIO(figures.png(IMAGES[0], 16))))
+    assert np.array_equal(shown[::2, ::2], IMAGES[0]) and np.array_equal(shown[1::2, 1::2], IMAGES[0])
+    row = np.asarray(Image.open(io.BytesIO(figures.strip(IMAGES[:2]))))
+    factor = row.shape[0] // 8
+    assert row.shape == (8 * factor, (8 + 2 + 8) * factor, 3) and row.shape[1] >= 256
+    assert np.array_equal(row[::factor, ::factor][:, 10:], IMAGES[1])
+    assert (row[::factor, ::factor][:, 8:10] == 255).all()
+
+
+def test_a_grid_frames_what_is_marked_and_leaves_cells_empty():
+    figure = figures.grid([IMAGES[0], None, IMAGES[1]], ["a", "b", "c"], 2, [True, None, False])
+    right, empty, wrong, rest = figure.axes
+    assert len(right.images) == len(wrong.images) == 1 and not (empty.axison or rest.axison)
+    colours = [axis.spines["left"].get_edgecolor() for axis in (right, wrong)]
+    assert colours[0] != colours[1] and right.spines["left"].get_visible()
+    plt.close(figure)
+
+
+def test_whiskers_by_hand():
+    rows = pd.DataFrame({"share": [0.5, 0.2], "low": [0.4, 0.2], "high": [0.7, 0.3]})
+    assert np.allclose(figures.whiskers(rows), [[10, 0], [20, 10]])
+
+
+def test_thresholds_by_hand():
+    value, label = np.array([0.05, 0.35, 0.65, 0.95]), np.array([0.0, 1, 0, 1])
+    frames, words = figures.thresholds(IMAGES, np.array(["a", "b", "c", "d"]), value, label)
+    assert len(frames) == len(words) == 9
+    assert words[0] == "0.1: accepts 75% of the images; precision 67%, recall 100%"
+    assert words[8] == "0.9: accepts 25% of the images; precision 100%, recall 50%"

@@ -1,0 +1,129 @@
+"""The house: imports flow one way, the maths knows no files, functions and files stay short, a wheel holds it
+all.
+"""
+
+import ast
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "rlhf_nb"
+MODULES = {
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+    for p in PACKAGE.rglob("*.py")
+}
+
+
+def imported(name):
+    """Modules of the package that module `name` imports, at its top or inside a function."""
+    package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return (found & MODULES.keys()) - {name, "rlhf_nb"}
+
+
+def reached(name, seen=()):
+    """All that module `name` imports, directly or not."""
+    found = imported(name) - set(seen)
+    for other in sorted(found):
+        found |= reached(other, {*seen, *found})
+    return found
+
+
+def test_no_import_leads_back():
+    circles = [name for name in MODULES if any(name in reached(other) for other in imported(name))]
+    parents = {"rlhf_nb.methods"}  # a package that its own modules import
+    assert not set(circles) - parents
+
+
+@pytest.mark.parametrize(
+    "name", ["losses", "seeds", "methods.reward_weighted", "methods.ddpo", "methods.draft"]
+)
+def test_the_maths_knows_nothing_of_files_and_runs(name):
+    assert reached(f"rlhf_nb.{name}") <= {
+        f"rlhf_nb.{n}" for n in ("losses", "methods", "methods.reward_weighted")
+    }
+
+
+@pytest.mark.parametrize("wing", ["toy.world", "feedback.store", "feedback.raters"])
+def test_wings_stand_alone(wing):
+    assert not reached(f"rlhf_nb.{wing}") & {
+        f"rlhf_nb.{n}" for n in ("align", "runs", "reward", "study.point")
+    }
+
+
+def test_functions_and_files_are_short():
+    for path in MODULES.values():
+        text = path.read_text()
+        assert len(text.splitlines()) <= 280, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 50, (path, node.name)
+
+
+def test_the_tests_tree_is_the_packages():
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        folder = path.parent.relative_to(ROOT / "tests")
+        assert (PACKAGE / folder).is_dir() or folder.parts == ("book",), path
+
+
+@pytest.mark.slow
+def test_a_wheel_installed_elsewhere_runs_the_first_five_chapters(tmp_path):
+    """Sub-packages, scales and the shipped models are in it: 01 to 05 run without the clone."""
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        ROOT,
+    ]
+    subprocess.run(list(map(str, build)), check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(tmp_path / "site")
+    environment = {
+        "PYTHONPATH": f"{tmp_path}/site",
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+    }
+    for name in ("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align"):
+        source, out = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb"
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            source,
+            out,
+            "--no-progress-bar",
+            "--start-timeout",
+            "600",
+        ]
+        done = subprocess.run(
+            list(map(str, command)),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    told = "import rlhf_nb; print(rlhf_nb.__file__)"
+    where = subprocess.run(
+        [sys.executable, "-c", told], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert where.stdout.startswith(str(tmp_path)) and (tmp_path / "runs/smoke/align/manifest.json").exists()
