@@ -159,23 +159,22 @@ def test_two_processes_draw_what_one_does(smoke, tmp_path):
     )  # another number of threads rounds otherwise
 
 
-def test_a_command_line_ends_with_one_sentence(tmp_path):
+def test_a_command_line_ends_with_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLHF_NB_RUNS", str(tmp_path / "runs"))
+    file = tmp_path / "settings.yaml"
+    file.write_text("scale: smoke\nupdatez: 4\n")
+    command = [sys.executable, "-m", "rlhf_nb.align", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "unknown parameter 'updatez'" in done.stderr.splitlines()[-1]
+    monkeypatch.setattr("sys.argv", command[2:])
     for text, words in (
-        ("scale: smoke\nupdatez: 4\n", "unknown parameter 'updatez'"),
         ("- 1\n", "must hold parameter names"),
         ("scale: smoke\n", "run notebook 01_prompts first"),
     ):
-        (tmp_path / "settings.yaml").write_text(text)
-        done = subprocess.run(
-            [sys.executable, "-m", "rlhf_nb.align", str(tmp_path / "settings.yaml")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "RLHF_NB_RUNS": str(tmp_path / "runs")},
-        )
-        assert done.returncode and words in done.stderr and "Traceback" not in done.stderr, done.stderr[
-            -2000:
-        ]
+        file.write_text(text)
+        with pytest.raises(SystemExit, match=f"^error: .*{words}"):
+            config.command("align", align.main)
 
 
 def test_scale_sd15_on_its_own_folder_layout(sd15, monkeypatch):
