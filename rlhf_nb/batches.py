@@ -147,6 +147,8 @@ class Batches:
             _, count = self.rows["group"].unique(return_counts=True)
             self.unit = int(count[0])
             self.by_group = self.rows["group"].argsort(stable=True).view(-1, self.unit)
+        model, pre = torch.arange(sum(size)).split(size)
+        self.units = [*model.split(self.unit), *pre.split(1)]  # what one process computes together
         self.check()
 
     def check(self):
@@ -192,9 +194,7 @@ class Batches:
 
     def positions(self, processes=1, rank=0, parts=1):
         """The positions of the batch that a process computes, whole groups, in micro-batches: [(b,)]."""
-        model = torch.arange(self.size[0]).split(self.unit)
-        units = [*model, *torch.arange(self.size[0], sum(self.size)).split(1)]
-        return [torch.cat(units[rank::processes][part::parts]) for part in range(parts)]
+        return [torch.cat(self.units[rank::processes][part::parts]) for part in range(parts)]
 
     def take(self, step, positions, device):
         """The samples at `positions` of step `step` on `device`.
