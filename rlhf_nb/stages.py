@@ -223,6 +223,8 @@ class Pretrain(Stage):
     unet_layers: Count = 1  # residual blocks a level
     unet_attention: Naturals = (0, 1)  # the levels that attend to the text
     unet_heads: Count = 4
+    rival_channels: Counts = (48, 96, 96)  # of a second U-Net, trained beside the shipped one
+    rival_attention: Naturals = (1, 2)
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     density: Literal["uniform", "logit-normal"] = "uniform"  # of the timesteps in training
     min_snr: Size = 0.0  # gamma of the loss's weight at a timestep, 0 for equal weights
@@ -231,6 +233,8 @@ class Pretrain(Stage):
     unet_batch: Count = 64
     unet_lr: Positive = 1e-3
     unet_ema: Share = 0.999
+    rival_steps: Count = 4200  # the rest as for the first
+    points: Count = 16  # of either training, at which its averages are kept and measured
     judge_steps: Count = 2800
     judge_batch: Count = 128
     judge_lr: Positive = 1.5e-3

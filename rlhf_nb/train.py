@@ -21,11 +21,12 @@ class NotFinite(config.UserError, ArithmeticError):
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast: AdamW under a linear warm-up and a linear decay to zero."""
+    """How long and how fast: AdamW under a linear warm-up and, at the end, a linear decay to zero."""
 
     steps: int
     lr: float
     warmup: int = 0
+    decay: float = 1.0  # share of the steps after the warm-up that the rate falls in; 0: it stays
     weight_decay: float = 0.01
     clip: float = 1.0  # norm of the gradient
     ema: float = 0.0  # decay of the averaged weights, 0 for none
@@ -35,8 +36,8 @@ class Plan:
     def rate(self, step):
         """Learning rate of `step`."""
         rising = (step + 1) / max(self.warmup, 1)
-        falling = (self.steps - step) / max(self.steps - self.warmup, 1)
-        return self.lr * min(rising, falling)
+        falling = (self.steps - step) / max(self.decay * (self.steps - self.warmup), 1)
+        return self.lr * min(rising, falling, 1)
 
 
 def loop(model, losses, plan, *, folder=None, engine=None, summed=False, kept=(), blame=None):

@@ -117,3 +117,9 @@ def test_a_bad_gradient_freezes_the_optimiser_without_a_look():
         optimizer.step()
         assert torch.equal(before, weight) != moves
     assert optimizer.state[weight]["step"] == 1 and optimizer.state[weight]["exp_avg"].isfinite().all()
+
+
+def test_the_rate_rises_stays_and_falls_over_the_share_of_the_steps_asked_for():
+    falls = [train.Plan(steps=6, lr=1.0, warmup=2, decay=d) for d in (1.0, 0.5, 0.0)]
+    rates = [[plan.rate(step) for step in range(6)] for plan in falls]
+    assert rates == [[0.5, 1, 1, 0.75, 0.5, 0.25], [0.5, 1, 1, 1, 1, 0.5], [0.5, 1, 1, 1, 1, 1]]

@@ -3,11 +3,16 @@
 Every loss is a `loss_at(model, step)` for train.loop whose batch and noise follow from (seed, step) alone.
 """
 
+import json
+import time
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
+from tqdm.auto import tqdm
 
-from .. import batches, diffusion, hub, losses, seeds
+from .. import batches, diffusion, files, flops, hub, losses, seeds, train
 from ..prompts import BACKGROUNDS, COLOURS, COUNTS, TOY, plural
 from . import world
 from .judge import autocast
@@ -19,6 +24,40 @@ PLURALS = tuple(map(plural, TOY.objects))
 def untrained(cls, part, **changed):
     """A part of the shipped pipeline with new weights; `changed` is laid over its configuration."""
     return cls.from_config(cls.load_config(hub.ASSETS / "pipeline" / part), **changed)
+
+
+def unfinished(path, model):
+    """Whether a part that `fit` is to leave at `path` is not there yet; `model` gets its weights if it is."""
+    if path.exists():
+        model.load_state_dict(load_file(path))
+        model.eval()
+    return not path.exists()
+
+
+def fit(model, loss_at, plan, folder, path):
+    """Train one part in place, resumably in `folder`; its weights, as they are shipped, go to `path`.
+
+    They are rounded to half precision, so that what is built on a part is built on what is shipped. Returns
+    the log's rows, and what an update cost: {"seconds", "tflop"}.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    clock, last = folder / "seconds.json", time.perf_counter()
+    took = files.read_json(clock) if clock.exists() else {}  # of the steps up to each row of the log
+    cost = flops.count(lambda: loss_at(model, 0)[0].backward())
+    model.zero_grad()
+    rows, bar = [], tqdm(total=plan.steps, desc=path.stem)
+    for row in train.loop(model, [loss_at], plan, folder=folder):
+        rows.append(row)
+        now = time.perf_counter()
+        if str(row["step"]) not in took:  # else it was done by an earlier start
+            took[str(row["step"])] = now - last
+            files.write_text(clock, json.dumps(took))
+        last = now
+        bar.update(row["step"] - bar.n)
+    state = {name: v.half() if v.is_floating_point() else v for name, v in model.state_dict().items()}
+    files.write_tensors(state, path)
+    model.load_state_dict(state)
+    return rows, {"seconds": sum(took.values()) / plan.steps, "tflop": cost / 1e12}
 
 
 def taken(images, seed, step, batch, device):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_nb import batches, diffusion, losses, prompts, reward, seeds
+from rlhf_nb import batches, diffusion, files, losses, prompts, reward, seeds, train
 from rlhf_nb.toy import pretrain, world
 
 
@@ -24,6 +24,33 @@ def test_a_part_has_the_shipped_shape_and_new_weights(pipe):
     assert not torch.equal(own["encoder.conv_in.weight"], shipped["encoder.conv_in.weight"])
     wide = pretrain.untrained(diffusers.AutoencoderKL, "vae", latent_channels=6)
     assert wide.config.latent_channels == 6 and wide.config.norm_num_groups == vae.config.norm_num_groups == 8
+
+
+def straight(steps, folder):
+    """A small part fitted by `pretrain.fit` up to each of `steps`: its weights, and what it cost."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(4, 2), torch.arange(20.0).view(5, 4) / 20
+
+    def loss_at(model, step):
+        return (model(x) - torch.randn(5, 2, generator=seeds.generator(0, step))).square().mean(), {}
+
+    for n in steps:
+        plan = train.Plan(steps=n, lr=0.1, warmup=2, decay=0.0, ema=0.9, log_every=1)
+        _, cost = pretrain.fit(model, loss_at, plan, folder / "work", folder / f"{n}.safetensors")
+    return model, cost
+
+
+def test_a_part_grows_point_by_point_to_the_same_bits_and_is_left_as_shipped(tmp_path):
+    whole, cost = straight([6], tmp_path / "whole")
+    parts, _ = straight([2, 4, 6], tmp_path / "parts")
+    again = torch.nn.Linear(4, 2)
+    assert pretrain.unfinished(tmp_path / "nowhere.safetensors", again)
+    assert not pretrain.unfinished(tmp_path / "parts" / "6.safetensors", again)
+    for model in (parts, again):
+        assert all(map(torch.equal, whole.parameters(), model.parameters()))
+    assert all(torch.equal(p, p.half().float()) for p in whole.parameters())
+    assert cost["tflop"] == 2 * (2 * 5 * 4 * 2) / 1e12  # the pass, and the gradient of the weights
+    assert len(files.read_json(tmp_path / "parts" / "work" / "seconds.json")) == 6 and cost["seconds"] > 0
 
 
 def test_the_autoencoder_pays_for_its_latents_alone_where_it_returns_the_picture():
