@@ -202,8 +202,8 @@ class Gpu(Stage):
 
 class Pretrain(Stage):
     retrain: bool = False  # True: train the bundle anew (hours on two cores); False: examine the shipped one
-    pairs: Count = 50_000
-    autoencoder_channels: Annotated[Counts, Field(min_length=4, max_length=4)] = (16, 32, 64, 64)
+    pairs: Count = 100_000
+    autoencoder_channels: Annotated[Counts, Field(min_length=4, max_length=4)] = (16, 16, 32, 64)
     latent_channels: Count = 4
     autoencoder_steps: Count = 5300
     autoencoder_batch: Count = 32
@@ -219,9 +219,9 @@ class Pretrain(Stage):
     vision_steps: Count = 4500  # the vision tower and the projections alone, on the final text tower
     vision_batch: Count = 128
     vision_lr: Positive = 1e-3
-    unet_channels: Counts = (64, 128)  # of its levels
+    unet_channels: Counts = (48, 96)  # of its levels
     unet_layers: Count = 1  # residual blocks a level
-    unet_attention: Naturals = (0, 1)  # the levels that attend to the text
+    unet_attention: Naturals = (1,)  # the levels that attend to the text
     unet_heads: Count = 4
     rival_channels: Counts = (48, 96, 96)  # of a second U-Net, trained beside the shipped one
     rival_attention: Naturals = (1, 2)
@@ -229,11 +229,11 @@ class Pretrain(Stage):
     density: Literal["uniform", "logit-normal"] = "uniform"  # of the timesteps in training
     min_snr: Size = 0.0  # gamma of the loss's weight at a timestep, 0 for equal weights
     fresh_pairs: bool = False  # the U-Net sees no pair twice: every step renders its own
-    unet_steps: Count = 4200
+    unet_steps: Count = 60_000
     unet_batch: Count = 64
     unet_lr: Positive = 1e-3
     unet_ema: Share = 0.999
-    rival_steps: Count = 4200  # the rest as for the first
+    rival_steps: Count = 12_000  # the rest as for the first
     points: Count = 16  # of either training, at which its averages are kept and measured
     judge_steps: Count = 2800
     judge_batch: Count = 128
