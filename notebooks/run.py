@@ -15,14 +15,14 @@ import time
 from pathlib import Path
 
 import papermill
-import yaml
 from nbclient.exceptions import DeadKernelError
 
-from rlhf_nb import config
+from rlhf_nb import config, files
+from rlhf_nb.stages import NOTEBOOKS
 
-START = (
-    600  # seconds that a kernel may take to answer, on a cold disk or a crowded machine
-)
+# Seconds that a kernel may take to answer, on a cold disk or a crowded machine.
+START = 600
+STAGES = {"00_tour": "tour", "A2_gpu": "gpu", **{v: k for k, v in NOTEBOOKS.items()}}
 STARTS = 3  # how often a start is tried
 
 
@@ -60,8 +60,26 @@ def parameters(given):
     found = {}
     for words in given:
         name, equals, value = words.partition("=")
-        found |= {name: yaml.safe_load(value)} if equals else config.read(words)
+        if equals and name.isidentifier():
+            found[name] = config.parsed(value, f"value of {name!r}")
+        else:
+            found |= config.read(words)
     return found
+
+
+def make(args, log):
+    """Run a notebook; what it cannot take is refused before a kernel starts."""
+    given = parameters(args.given)
+    if not args.source.is_file():
+        raise config.ConfigError(f"there is no notebook {args.source}: give one")
+    if args.source.stem in STAGES:
+        config.settings(STAGES[args.source.stem], **given)
+    with files.writing(args.out):
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "w") as file:
+            # what libraries and kernel have to say interests only where it fails
+            os.dup2(file.fileno(), 2)
+    execute(args.source, args.out, given, args.limit)
 
 
 def main():
@@ -74,20 +92,17 @@ def main():
     ask.add_argument("--limit", type=int, help="seconds that one cell may take")
     args = ask.parse_args()
     name, begun, log = args.source.stem, time.monotonic(), args.out.with_suffix(".log")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     say(name)
-    with open(log, "w") as file:
-        os.dup2(
-            file.fileno(), 2
-        )  # what libraries and kernel have to say interests only where it fails
     try:
-        execute(args.source, args.out, parameters(args.given), args.limit)
-    except (papermill.PapermillExecutionError, RuntimeError, config.UserError) as error:
+        make(args, log)
+    except (
+        *(papermill.PapermillExecutionError, RuntimeError),
+        *(OSError, config.UserError),  # a cell that takes too long is an OSError
+    ) as error:
         say(f"{name} failed:")
-        print(
-            "\n".join(getattr(error, "traceback", []))
-            or f"{type(error).__name__}: {error}\n{log.read_text()[-2000:]}".strip()
-        )
+        said = log.read_text()[-2000:] if log.is_file() else ""
+        told = f"{type(error).__name__}: {error}\n{said}".strip()
+        print("\n".join(getattr(error, "traceback", [])) or told)
         sys.exit(1)
     log.unlink()
     minutes, seconds = divmod(int(time.monotonic() - begun), 60)

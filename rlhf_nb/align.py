@@ -6,9 +6,9 @@ accelerate launch -m rlhf_nb.align settings.yaml     the training that notebook 
 import numpy as np
 import torch
 
-from . import config, data, diffusion, files, generate, prompts, readers, reward, runs
+from . import config, data, diffusion, files, generate, pictures, prompts, readers, reward, runs
 from .batches import SHARD, Material, Samples, encode
-from .nets import trainable
+from .nets import check_targets, trainable
 from .objective import Objective
 from .train import Plan, loop
 
@@ -16,8 +16,17 @@ NEEDS = ["prompts", "generate", "reward"]
 
 
 def labelled(images):
-    """Rows of an image folder that stand for D_model: every image drawn for a labelled prompt."""
-    return np.flatnonzero((images.rows.use == "label").to_numpy())
+    """Rows of an image folder that stand for D_model: every image drawn for a labelled prompt.
+
+    Raises ArtifactError where there is none.
+    """
+    found = np.flatnonzero(images.rows.get("use") == "label")
+    if not len(found):
+        raise files.ArtifactError(
+            f"{images.folder / 'metadata.csv'} has no picture of use 'label' to train on: run notebook "
+            "02_generate again"
+        )
+    return found
 
 
 def rewards_of(images, score):
@@ -31,8 +40,9 @@ def material(run, pipe, images, rewards, engine=None, progress=None):
     """The Material of stage `align`: D_model is what is labelled in the image folder `images`, rewards (N,).
 
     Whether or not raters agreed on it. Both encoders leave the device afterwards. Raises ModelError where the
-    images do not fit the models.
+    images do not fit the models, ConfigError where the adapters do not.
     """
+    check_targets(pipe.unet, run.settings)
     s, use, sentences = run.settings, labelled(images), images.rows.prompt.to_numpy()
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     source = s.pretraining if s.pre_batch else "world"
@@ -50,17 +60,26 @@ def material(run, pipe, images, rewards, engine=None, progress=None):
 
 
 def accelerator(settings):
-    """accelerate's engine in the asked precision, on as many processes as `accelerate launch` started."""
+    """accelerate's engine in the asked precision, on as many processes as `accelerate launch` started.
+
+    Raises ConfigError where this machine lacks it, or this kernel has trained in another.
+    """
     from accelerate import Accelerator, InitProcessGroupKwargs
 
     tracked = "tensorboard" in settings.extras
-    engine = Accelerator(
-        mixed_precision=settings.precision,
-        cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=generate.PATIENCE)],
-        log_with="tensorboard" if tracked else None,
-        project_dir=runs.root() / settings.scale / "tensorboard" if tracked else None,
-    )
+    try:
+        engine = Accelerator(
+            mixed_precision=settings.precision,
+            cpu=not torch.cuda.is_available(),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=generate.PATIENCE)],
+            log_with="tensorboard" if tracked else None,
+            project_dir=runs.root() / settings.scale / "tensorboard" if tracked else None,
+        )
+    except ValueError as error:
+        raise config.ConfigError(
+            f"precision {settings.precision!r} cannot be had ({config.cause(error)}): give another, or "
+            "restart the kernel if it has trained before"
+        ) from None
     if tracked:
         engine.init_trackers("align")
     return engine
@@ -124,14 +143,13 @@ class Watch:
         self.pictures, self.curve = [], []
 
     def __call__(self, unet, step):
-        kept = self.run.path(f"work/look-{step}.npy")
-        if not kept.exists():
+        kept = self.run.path(f"work/look-{step}.safetensors")
+        if not files.cached_tensors(kept, "drawn"):
             seed = self.run.settings.seed + 2
             with diffusion.at_work(self.pipe, unet):
                 drawn = diffusion.sample(self.pipe, self.prompts, unet=unet, seed=seed, **self.options)
-            np.save(kept.with_suffix(".part.npy"), drawn)
-            kept.with_suffix(".part.npy").replace(kept)
-        drawn = np.load(kept)
+            files.write_tensors({"drawn": torch.from_numpy(drawn)}, kept)
+        drawn = files.cached_tensors(kept, "drawn")["drawn"].numpy()
         self.pictures.append(drawn)
         row = {"step": step, "reward": float(self.score(drawn, self.prompts).mean())}
         if self.reader:
@@ -153,7 +171,7 @@ def main(settings):
     pipe, quiet = diffusion.load(settings.pipeline), not engine.is_main_process
     clip = reward.Clip(settings.clip)
     score = reward.scorer(settings.scorer, run.read("reward", "model"), clip)
-    images = files.ImageFolder(run.read("generate", "images"))
+    images = pictures.ImageFolder(run.read("generate", "images"))
     with tqdm(desc="encoded", disable=quiet) as bar:
         encoded = material(run, pipe, images, rewards_of(images, score), engine, bar.update)
     left_out = ", ".join(f"{n} {why}" for why, n in encoded.skipped.items()) or "none"

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
-from . import diffusion, files, seeds
+from . import config, diffusion, files, seeds
 from .hub import ModelError
 from .train import NotFinite
 
 SHARD = 256  # images; at Stable Diffusion's size 0.2 GB
+KEPT = ("mean", "std", "text", "prompt")  # what a shard holds
 
 
 class Encoded:
@@ -61,7 +61,7 @@ def encode(pipe, pairs, cache=None, half=False, engine=None, progress=None):
         if not place:
             made.append(encode_shard(pipe, images, prompts, half, first=len(made) * SHARD))
         else:
-            if len(made) % processes == rank and not place.exists():
+            if len(made) % processes == rank and not files.cached_tensors(place, *KEPT):
                 shard = encode_shard(pipe, images, prompts, half, first=len(made) * SHARD)
                 files.write_tensors(shard, place)
             made.append(place)
@@ -71,7 +71,7 @@ def encode(pipe, pairs, cache=None, half=False, engine=None, progress=None):
         raise ModelError("there are no images to encode: give a folder with images")
     if engine:
         engine.wait_for_everyone()
-    return Encoded([load_file(place) for place in made] if cache else made)
+    return Encoded([files.cached_tensors(place, *KEPT) for place in made] if cache else made)
 
 
 def encode_shard(pipe, images, prompts, half, first):
@@ -132,9 +132,10 @@ class Batches:
 
     rows: {"row": (M,) into the samples, and whatever its loss needs, (M,) each}. With "chance" (M,) entries
     are drawn in proportion to it; else each comes once an epoch, and with "group" (M,) whole groups come, of
-    equal size. size = (rows of D_model, of D_pre) a step; empty (L, D) is the text of "", which replaces a
-    prompt with chance `drop`. With `shared` a group has one timestep and one noise. Everything drawn for row
-    i of step s depends on (seed, s, i) alone.
+    equal size. With "low" and "high" (M,) an entry's timesteps are of that part of all, [0, 1). size = (rows
+    of D_model, of D_pre) a step; empty (L, D) is the text of "", which replaces a prompt with chance `drop`.
+    With `shared` a group has one timestep, one noise, and drops its prompt together. Everything drawn for row
+    i of step s depends on (seed, s, i) alone. Raises ConfigError where a step has no whole groups.
     """
 
     def __init__(self, samples, rows, pre, size, *, total, empty, drop, seed, shared=False):
@@ -145,14 +146,25 @@ class Batches:
         self.unit = 1
         if "group" in self.rows and size[0]:
             _, count = self.rows["group"].unique(return_counts=True)
-            self.unit = int(count[0])
+            self.unit = int(count[0]) if len(count) else 1
             self.by_group = self.rows["group"].argsort(stable=True).view(-1, self.unit)
         model, pre = torch.arange(sum(size)).split(size)
-        self.units = [*model.split(self.unit), *pre.split(1)]  # what one process computes together
+        units = [*model.split(self.unit), *pre.split(1)]  # what one process computes together
+        self.units = [unit for unit in units if len(unit)]
         self.check()
 
     def check(self):
-        """Raise NotFinite where a value is not finite or nothing has a weight."""
+        """Raise NotFinite for a value that is not, or for no weight at all; ConfigError for split groups."""
+        if self.size[0] % self.unit:
+            raise config.ConfigError(
+                f"groups of {self.unit} images do not fill a model_batch of {self.size[0]}: "
+                f"make it a multiple of {self.unit}"
+            )
+        if self.size[0] and not len(self.rows["row"]):
+            raise NotFinite(
+                "the method finds nothing to train on: it needs more images of one prompt, rewards that "
+                "differ, or more steps"
+            )
         told = {"reward": (torch.arange(len(self.samples)), self.samples.reward)}
         told |= {name: (self.rows["row"], value) for name, value in self.rows.items()}
         for name, (row, value) in told.items():
@@ -179,9 +191,12 @@ class Batches:
             plan["row"] = torch.cat([self.rows["row"][entries], rows]) if model else rows
         plan["timesteps"] = torch.randint(self.total, (model + pre,), generator=g)
         plan["dropped"] = torch.rand(model + pre, generator=g) < self.drop
-        if self.shared:
-            first = plan["timesteps"][:model].view(-1, self.unit)[:, :1]
-            plan["timesteps"][:model] = first.expand(-1, self.unit).flatten()
+        if "low" in plan:
+            low, high = (plan.pop(name)[:model] * self.total for name in ("low", "high"))
+            plan["timesteps"][:model] = low + (high - low) * plan["timesteps"][:model] / self.total
+        for name in ("timesteps", "dropped") if self.shared else ():
+            first = plan[name][:model].view(-1, self.unit)[:, :1]
+            plan[name][:model] = first.expand(-1, self.unit).flatten()
         return plan
 
     def entries(self, step, count, g):
@@ -193,14 +208,22 @@ class Batches:
         return chosen if self.unit == 1 else self.by_group[chosen].flatten()
 
     def positions(self, processes=1, rank=0, parts=1):
-        """The positions of the batch that a process computes, whole groups, in micro-batches: [(b,)]."""
+        """The positions of the batch that a process computes, whole groups, in micro-batches: [(b,)].
+
+        Raises ConfigError where there are fewer groups.
+        """
+        if len(self.units) < processes * parts:
+            raise config.ConfigError(
+                f"{len(self.units)} groups of images do not fill {processes} processes with {parts} "
+                "micro-batches: lower either or raise the batch"
+            )
         return [torch.cat(self.units[rank::processes][part::parts]) for part in range(parts)]
 
     def take(self, step, positions, device):
         """The samples at `positions` of step `step` on `device`.
 
         latents, noise (B, C, h, w), text (B, L, D), timesteps, is_model, reward, prompt and the method's rows
-        (B,).
+        (B,); unit, the size of a group.
         """
         plan = {name: values[positions] for name, values in self.plan(step).items()}
         is_model = self.is_model[positions]
@@ -218,7 +241,8 @@ class Batches:
         for name, values in self.samples.columns.items():
             if name not in plan:
                 plan[name] = values[torch.where(is_model, plan["row"], 0)]
-        return SimpleNamespace(**{k: v.to(device, non_blocking=True) for k, v in plan.items()})
+        moved = {name: value.to(device, non_blocking=True) for name, value in plan.items()}
+        return SimpleNamespace(**moved, unit=self.unit)
 
     def noisy(self, positions):
         """The row whose noise each position has: its own, or its group's first one."""

@@ -8,11 +8,20 @@ import json
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, Json
 from safetensors import SafetensorError, safe_open
 
 from . import config, files
 
 KEPT = 2  # checkpoints
+
+
+class About(BaseModel):
+    """What a checkpoint says of itself, JSON in the file's header."""
+
+    step: Json[int]
+    rows: Json[list[dict]]
+    scaler: Json[dict | None]
 
 
 class CheckpointError(config.UserError, RuntimeError):
@@ -33,11 +42,15 @@ def part_of(tensor, like):
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
+def weights(training):
+    """{name: tensor} of the weights, averages and kept tensors of a `train.Training`."""
+    lists = {"p": training.parameters, "a": training.average, "k": training.kept}
+    return {f"{letter}{i}": p.detach() for letter, of in lists.items() for i, p in enumerate(of)}
+
+
 def named(training):
     """{name: tensor} of all that a checkpoint of a `train.Training` holds."""
-    tensors = {f"p{i}": p.detach() for i, p in enumerate(training.parameters)}
-    tensors |= {f"a{i}": p for i, p in enumerate(training.average)}
-    tensors |= {f"k{i}": p for i, p in enumerate(training.kept)}
+    tensors = weights(training)
     for i, p in enumerate(training.parameters):
         tensors |= {f"{name}{i}": value for name, value in training.moments[p].items()}
     return tensors
@@ -72,30 +85,30 @@ def restore(training, folder):
     for path in sorted(Path(folder).glob("checkpoint-*.safetensors"), reverse=True):
         try:
             file = safe_open(path, "pt")
-        except (OSError, SafetensorError):
+            about = About.model_validate(file.metadata() or {})
+        except (OSError, SafetensorError, ValueError):
             continue  # damaged: the one before it serves
         with file:
             load(training, file, path)
-            about = {name: json.loads(value) for name, value in file.metadata().items()}
-        if training.engine.scaler and about["scaler"]:
-            training.engine.scaler.load_state_dict(about["scaler"])
-        training.rows = about["rows"]
-        return about["step"]
+        if training.engine.scaler and about.scaler:
+            training.engine.scaler.load_state_dict(about.scaler)
+        training.rows = about.rows
+        return about.step
     return 0
 
 
 def load(training, file, path):
     """Copy the tensors of an open checkpoint into place."""
-    names = set(file.keys())
-    shapes = [file.get_slice(f"p{i}").get_shape() for i in range(sum(n[0] == "p" for n in names))]
-    if shapes != [list(p.shape) for p in training.parameters]:
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    differ = [name for name, value in weights(training).items() if shapes.get(name) != tuple(value.shape)]
+    if differ or f"p{len(training.parameters)}" in shapes:
         raise CheckpointError(
             f"{path} is of another model (its weights have other shapes): remove it, or give the model it "
             "belongs to"
         )
     for i, p in enumerate(training.parameters):
         p.copy_(part_of(file.get_tensor(f"p{i}"), p))
-        if f"step{i}" not in names:
+        if not {f"step{i}", f"exp_avg{i}", f"exp_avg_sq{i}"} <= shapes.keys():
             continue
         training.moments[p] = {"step": file.get_tensor(f"step{i}").to(p.device)}
         for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW walks memory: moments must lie as the weights do

@@ -1,33 +1,28 @@
-"""Captioned images for the pre-training term, one by one: of the toy world, local files or a hub dataset."""
+"""Captioned pictures, one by one: of the toy world, local files or a hub dataset."""
 
-import glob
-import json
-import re
-import warnings
+import ast
+import contextlib
+import itertools
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from . import pictures, sources
 from .files import ArtifactError
 from .toy import world
 
-# Which files there may be, their reader, and how a whole one ends: tarfile takes many a truncated tar for a
-# whole one. In this order: img2dataset writes tables without pictures beside its tars.
-KINDS = {
-    "metadata.csv": ("imagefolder", b""),
-    "*.tar": ("webdataset", bytes(512)),
-    "*.parquet": ("parquet", b"PAR1"),
-}
 COLUMNS = {
-    "caption": ("caption", "text", "prompt", "TEXT", "txt"),
-    "score": ("aesthetic", "aesthetic_score", "AESTHETIC_SCORE"),
+    "image": ("image", "img", "picture", *sources.SUFFIXES),
+    "caption": (
+        *("caption", "text", "prompt", "txt", "captions", "texts", "prompts"),
+        *("sentence", "sentences", "raw", "description", "alt_text"),
+    ),
+    "score": ("aesthetic", "aesthetic_score"),
 }
-# What is meant as a place on this machine, even where nothing is there.
-NO_HUB_NAME = re.compile(r"^[./~]|[*?[]|\.(tar|parquet)$")
-ADVICE = "give an image folder with metadata.csv, .tar or .parquet files, or a hub dataset"
+LOOKED_AT = 100  # rows, until one has what is needed
 
 
 @dataclass
@@ -36,142 +31,139 @@ class CaptionedImages:
 
     `source` is "world" (drawn with `seed`, unscored), a local folder, file or glob, or a hub dataset. `size`
     scales the short side and crops the centre; what scores below `min_score` > 0 is skipped; `skipped` counts
-    what the last iteration left out. Memory holds one image, or one row group of a parquet file. Raises
-    ArtifactError if the source is missing or damaged, lacks a column, or gives no pair.
+    what the last iteration left out, `first` names an example of each. Memory holds one image, or one row
+    group of a parquet file. Raises ArtifactError if the source is missing or damaged, lacks a column, or
+    gives no pair.
     """
 
     source: str
-    n: int
+    n: int | None = None
     seed: int = 0
     size: int | None = None
     min_score: float = 0.0
 
     def __post_init__(self):
         self.source = str(self.source)
-        self.skipped = Counter()
-        self.files = [] if self.source == "world" else _files(self.source)
-        next(self._rows(), None)  # so that what is wrong with the source is said before any training
+        self.skipped, self.first = Counter(), {}
+        self.files = [] if self.source == "world" else sources.find(self.source)
+        self._look()  # so that what is wrong with the source is said before any training
 
     def __iter__(self):
-        self.skipped, found = Counter(), 0
-        for encoded, caption, score in self._rows():
-            if self.min_score > 0 and not score >= self.min_score:  # no score, nan, is low
-                self.skipped["low score"] += 1
-            elif not caption:
-                self.skipped["no caption"] += 1
-            elif (image := _decoded(encoded, self.size)) is None:
-                self.skipped["unreadable image"] += 1
-            else:
-                yield image, caption
-                found += 1
-                if found >= self.n:
-                    return
+        for _, caption, image in self.named():
+            yield image, caption
+
+    def named(self):
+        """(name of the picture in its source, caption, image) of each pair."""
+        self.skipped, self.first, found = Counter(), {}, 0
+        for name, row in self._rows():
+            why, pair = self._pair(row)
+            if why:
+                self.skipped[why] += 1
+                self.first.setdefault(why, name)
+                continue
+            yield name, *pair
+            found += 1
+            if found == self.n:
+                return
         if not found:
-            skipped = ", ".join(f"{count} x {reason}" for reason, count in self.skipped.items()) or "none"
-            raise ArtifactError(f"{self.source} gives no captioned image (rows skipped: {skipped}): {ADVICE}")
+            self._nothing()
+
+    def left_out(self):
+        """What the last iteration skipped, in words."""
+        return ", ".join(f"{n} x {why}, as {self.first[why]}" for why, n in self.skipped.items())
+
+    def _pair(self, row):
+        """(None, (caption, image)) of a row, or (why it is skipped, None)."""
+        if self.min_score > 0 and not _score(row) >= self.min_score:  # no score, nan, is low
+            return "low score", None
+        caption = _caption(row)
+        if not caption:
+            return "no caption", None
+        try:
+            return None, (caption, pictures.rgb(_picture(row), self.size))
+        except ArtifactError:
+            return "unreadable image", None
 
     def _rows(self):
-        """(image or encoded image, caption, score) of each row of the source."""
+        """(name of the picture, row) of each row of the source; a row is {column: value}."""
         if self.source == "world":
             for i in range(self.n):
                 [image], [caption], _ = world.pairs(1, self.seed, i)
-                yield image, caption, np.inf
-        for kind, file in self.files:
-            yield from _read(kind, file, self.min_score > 0)
+                yield f"scene {i}", {"image": image, "caption": caption, "aesthetic": np.inf}
+        for read, file, folder in self.files:
+            try:
+                for name, row in read(file):
+                    yield (folder / name).as_posix(), row
+            except sources.failures() as error:
+                cause = " ".join(str(error).split())[:200] or type(error).__name__
+                raise ArtifactError(
+                    f"{file} cannot be read ({cause}): restore it, leave it out, or {sources.ADVICE}"
+                ) from error
 
-
-def _files(source):
-    """[(kind, file)] of the first of KINDS that `source` names here, sorted, or else [(hub name, None)].
-
-    Raises ArtifactError where `source` is not there, or a file is truncated.
-    """
-    path = Path(source).expanduser()
-    here = {path, *map(Path, glob.glob(str(path), recursive=True))}
-    for pattern, (kind, end) in KINDS.items():
-        named = path.rglob(pattern) if path.is_dir() else here
-        files = sorted(file for file in named if file.match(pattern) and file.is_file())
-        for file in files:
-            with open(file, "rb") as stream:
-                stream.seek(max(0, file.stat().st_size - 512))
-                if not stream.read().endswith(end):
-                    raise ArtifactError(f"{file} is truncated: restore it or leave it out")
-        if files:
-            return [(kind, file) for file in files]
-    if path.exists() or NO_HUB_NAME.search(source):
-        raise ArtifactError(f"there is no metadata.csv, .tar or .parquet file at {source}: {ADVICE}")
-    return [(source, None)]
-
-
-def _read(kind, file, scored):
-    """(encoded image, caption, score or nan) of each row of a file or hub dataset. Raises ArtifactError."""
-    name, columns = file or kind, None
-    try:
-        stream = _stream(kind, file)
-        for row in stream:
-            told = row.get("json") or {}
-            if isinstance(told, str):
-                told = json.loads(told)
-            row = {**told, **row}
-            columns = columns or _columns(row, stream.features, kind, name, scored)
-            encoded, caption, score = map(row.get, columns)
-            yield encoded, str(caption or "").strip(), float("nan" if score is None else score)
-    except ArtifactError:
-        raise
-    except Exception as error:  # `datasets` passes on whatever its parsers raise
-        cause = " ".join(str(error).split())
+    def _look(self):
+        """Raise ArtifactError where the first rows have no picture, caption or score."""
+        needed, there = ("image", "caption", *["score"] * (self.min_score > 0)), {}
+        for _, row in itertools.islice(self._rows(), LOOKED_AT):
+            there |= {column: value for column, value in row.items() if there.get(column) is None}
+            lacking = [what for what in needed if not _has(there, what)]
+            if not lacking:
+                return
+        if not there:
+            self._nothing()
         raise ArtifactError(
-            f"{name} cannot be read ({cause}): restore it, leave it out, or {ADVICE}"
-        ) from error
+            f"{self.source} has no {lacking[0]} column (it has {', '.join(there)}): name captions "
+            f"{' or '.join(COLUMNS['caption'][:3])}, files {' or '.join(sources.FILES[:3])}, scores "
+            f"{' or '.join(COLUMNS['score'])}, or set the least score to 0"
+        )
+
+    def _nothing(self):
+        skipped = self.left_out() or "none"
+        raise ArtifactError(
+            f"{self.source} gives no captioned image (rows skipped: {skipped}): {sources.ADVICE}"
+        )
 
 
-def _columns(row, features, kind, name, scored):
-    """Names of the image, caption and score columns; None where there is no score. Raises ArtifactError."""
-    there = [c for c in row if kind != "webdataset" or row[c] is not None]
-    pictures = [c for c, kept in features.items() if "Image(" in str(kept) or "binary" in str(kept)]
-    found = []
-    for what, names in {"image": pictures, **COLUMNS}.items():
-        found.append(next((c for c in names if c in there), None))
-        if found[-1] is None and (scored or what != "score"):
-            raise ArtifactError(
-                f"{name} has no {what} column (it has {', '.join(there)}): "
-                f"name captions {' or '.join(COLUMNS['caption'])}, "
-                f"scores {' or '.join(COLUMNS['score'])}, or set the least score to 0"
-            )
-    return found
+def _columns(row, what):
+    return sources.columns(row, COLUMNS[what])
 
 
-def _stream(kind, file):
-    """An `IterableDataset` of undecoded images; opening it prints nothing and writes nothing."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would report the reading of local files, too
-    given = {"streaming": True, "cache_dir": "memory://"}  # a cache folder would fill with locks
-    if file:
-        given["data_files"] = [glob.escape(str(file.absolute()))]
-    if kind == "webdataset":  # types inferred from the first five samples would refuse or truncate later ones
-        pictures = dict.fromkeys(("jpg", "jpeg", "png", "webp"), datasets.Image())
-        text = {"txt": datasets.Value("string"), "json": datasets.Json()}
-        given["features"] = datasets.Features(pictures | text)
-    splits = datasets.load_dataset(kind, **given)
-    return splits.get("train", next(iter(splits.values()))).decode(False)
+def _has(row, what):
+    return _picture(row) is not None if what == "image" else bool(_columns(row, what))
 
 
-def _decoded(encoded, size):
-    """The upright RGB picture, uint8 (H, W, 3), of an array, bytes or {bytes, path}; None if it is broken or
-    missing.
-    """
-    with warnings.catch_warnings(action="ignore"):
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+def _picture(row):
+    """The picture in a row: an array, bytes or a Path; None if there is none."""
+    best, words = _columns(row, "image"), _columns(row, "caption")
+    values = [row[column] for column in dict.fromkeys([*best, *row]) if column not in words]
+    kinds = ((bytes, np.ndarray), Path)
+    return next((value for kind in kinds for value in values if isinstance(value, kind)), None)
+
+
+def _caption(row):
+    return next(filter(None, (_words(row[column]) for column in _columns(row, "caption"))), "")
+
+
+def _words(value):
+    """The caption in a cell: text, bytes of it, or the first that says something in a list or an object."""
+    if isinstance(value, bytes):
         try:
-            if isinstance(encoded, np.ndarray):
-                image = Image.fromarray(encoded)
-            else:
-                import datasets
+            value = value.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            value = value.decode("latin-1")
+    if isinstance(value, str) and value.startswith("["):  # a list as a CSV has it
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            value = ast.literal_eval(value)
+    if isinstance(value, dict):
+        value = [value[column] for column in dict.fromkeys([*_columns(value, "caption"), *value])]
+        value = [one for one in value if not isinstance(one, (int, float))]
+    if isinstance(value, (list, tuple)):
+        return next(filter(None, map(_words, value)), "")
+    return "" if value is None or value != value else str(value).strip()
 
-                feature = datasets.Image(mode="RGB")
-                image = feature.decode_example(feature.encode_example(encoded))
-            return np.array(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS) if size else image)
-        except Exception:  # Pillow's decoders raise nearly anything on damaged files
-            return None
+
+def _score(row):
+    """NaN where there is none."""
+    try:
+        return float(next(iter(row[column] for column in _columns(row, "score"))))
+    except (StopIteration, TypeError, ValueError):
+        return math.nan

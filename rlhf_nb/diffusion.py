@@ -2,17 +2,22 @@
 
 import contextlib
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from . import hub, losses, seeds
+from . import hub, seeds
 from .hub import ModelError
+from .schedulers import check_steps, forward_process, sampler, schedule  # noqa: F401
 
 SMALL = 128  # pixels; larger pictures are encoded, drawn and decoded in smaller batches
 PARTS = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
-FITS = ("in_channels", "sample_size", "cross_attention_dim")  # what a U-Net shares with its pipeline
+# what a U-Net is told beside latents, time and text: nothing in Stable Diffusion v1
+TOLD = ("class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim_type")
+# what a U-Net shares with its pipeline
+FITS = ("in_channels", "out_channels", "sample_size", "cross_attention_dim", *TOLD)
 
 
 def load(name):
@@ -29,30 +34,25 @@ def load(name):
     missing = [p for p in PARTS if where.is_dir() and not (where / p).exists()]
     if missing:
         raise ModelError(
-            f"{name!r} has no {', '.join(missing)}: not a whole Stable Diffusion folder; restore it or give "
-            "another"
+            f"{name!r} has no {', '.join(missing)}: not a whole folder of a Stable Diffusion of version 1 or "
+            "2; restore it or give another"
         )
     kinds = {
         "vae": diffusers.AutoencoderKL,
         "text_encoder": CLIPTextModel,
         "unet": diffusers.UNet2DConditionModel,
     }
-    parts = {p: hub.network(kind, name, subfolder=p, use_safetensors=True) for p, kind in kinds.items()}
-    options = {"safety_checker": None, "requires_safety_checker": False}
-    pipe = hub.loading(diffusers.StableDiffusionPipeline, name, **parts, **options)
-    pipe.scheduler = sampler(pipe.scheduler)
-    kind, known = pipe.scheduler.config.prediction_type, len(pipe.tokenizer)
-    if kind not in losses.PREDICTIONS:
-        one_of = ", ".join(losses.PREDICTIONS)
-        raise ModelError(f"{name!r} predicts {kind!r}: give a model that predicts one of {one_of}")
-    if known > pipe.text_encoder.config.vocab_size:
-        raise ModelError(
-            f"the tokenizer of {name!r} knows {known} tokens, its text encoder "
-            f"{pipe.text_encoder.config.vocab_size}: they are of different models, restore the folder"
-        )
+    parts = {p: hub.network(kind, name, subfolder=p) for p, kind in kinds.items()}
+    fit(name, *(parts[p].config for p in ("unet", "vae", "text_encoder")))
+    pipe = diffusers.StableDiffusionPipeline(
+        **parts,
+        tokenizer=hub.tokenizer(name, parts["text_encoder"].config, subfolder="tokenizer"),
+        scheduler=schedule(name),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.vae, pipe.text_encoder, pipe.unet):
-        part.float().requires_grad_(False).eval()
     if torch.cuda.is_available():
         pipe = pipe.to("cuda")
         torch.set_float32_matmul_precision("high")  # TF32
@@ -60,27 +60,28 @@ def load(name):
     return pipe
 
 
-def sampler(scheduler):
-    """DPM-Solver++ (Lu et al., 2022) for the noise schedule of `scheduler`."""
-    import diffusers
-
-    options = {}
-    if "FlowMatch" in type(scheduler).__name__:
-        shift = scheduler.config.get("shift", 1.0)
-        options = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
-    return diffusers.DPMSolverMultistepScheduler.from_config(scheduler.config, **options)
-
-
-def forward_process(scheduler):
-    """The scheduler that training noises latents with.
-
-    A sampler's own add_noise knows only the few steps it samples at; flow matching needs none.
-    """
-    from diffusers import DDPMScheduler
-
-    if scheduler.config.prediction_type == "flow_prediction":
-        return scheduler
-    return DDPMScheduler.from_config(scheduler.config)
+def fit(name, unet, vae, text):
+    """Raise ModelError where the configurations of a folder's parts do not make a text-to-image model."""
+    width, size, scale = unet.cross_attention_dim, unet.sample_size, vae.scaling_factor
+    if width == [text.hidden_size] * len(unet.down_block_types):  # one for each level
+        width = text.hidden_size
+    wanted = {
+        "unet: in_channels": (unet.in_channels, vae.latent_channels),
+        "unet: out_channels": (unet.out_channels, vae.latent_channels),
+        "unet: cross_attention_dim": (width, text.hidden_size),
+        "vae: in_channels": (vae.in_channels, 3),
+        "vae: out_channels": (vae.out_channels, 3),
+        **{f"unet: {told}": (unet[told], None) for told in TOLD},
+    }
+    for what, (own, right) in wanted.items():
+        if own != right:
+            raise ModelError(
+                f"{name!r} has {what} {own}, a Stable Diffusion with its other parts {right}: give a whole "
+                "text-to-image model of version 1 or 2, none for inpainting, upscaling or SDXL"
+            )
+    for what, value, kind in (("sample_size", size, int), ("scaling_factor", scale, (int, float))):
+        if not isinstance(value, kind) or not 0 < value < math.inf:
+            raise ModelError(f"{what} in {name!r} is {value!r}: restore its config.json, a positive number")
 
 
 def predictor(unet):
@@ -160,6 +161,7 @@ def sample_latents(pipe, prompts, *, guidance, steps, seed, unet=None, indices=N
     indices = list(range(len(prompts))) if indices is None else indices
     batch = batch or batch_of(pipe)
     drawer = with_unet(pipe, unet or pipe.unet)
+    check_steps(pipe.scheduler, steps)
     table, rows = encode_prompts(pipe, [*prompts, ""])
     device, empty = drawer.unet.device, table[rows[-1]]
     latents = []
@@ -243,8 +245,8 @@ def load_unet(folder, pipe):
                 f"the adapters in {folder} do not fit the pipeline's U-Net ({cause}): they are of different "
                 "models"
             ) from error
-        return unet.eval().requires_grad_(False)
-    unet = hub.network(UNet2DConditionModel, folder).float().eval().requires_grad_(False)
+        return hub.finite(unet, f"the U-Net with adapters in {folder}").eval().requires_grad_(False)
+    unet = hub.network(UNet2DConditionModel, folder)
     for name in FITS:
         own, other = unet.config[name], pipe.unet.config[name]
         if own != other:

@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import data
+from . import bounds, config, data
+from .files import ArtifactError
 from .intervals import ENDS, interval
 from .toy import world
+
+LEAST = 4  # real pictures: two halves, each with a spread
 
 
 def pairwise(scores, labels, prompts, against=None, across=False):
@@ -79,6 +82,20 @@ def tempered(scores, tau):
     return np.clip(1 / (1 + np.exp(-(np.log(p) - np.log1p(-p)) / tau)), 1e-9, 1 - 1e-9)
 
 
+def check(settings, pipe, pictures):
+    """Raise a UserError, before any work, where real pictures are too few or memory is too small.
+
+    It is to hold `pictures` drawn by the pipeline and the real ones, and some of their features.
+    """
+    side = pipe.unet.config.sample_size * 8
+    try:
+        bounds.fit((pictures + settings.renders) * side**2 * 3 / 2, "the pictures drawn and the real ones")
+    except ValueError as error:
+        raise config.ConfigError(f"{error}, or a smaller `renders`") from None
+    if getattr(settings, "real", "world") != "world":
+        real_images(settings.real, [], LEAST, 0, side)
+
+
 def real_images(source, wants, n, seed, size=None):
     """`n` real pictures, uint8 (n, H, W, 3): with source "world" scenes of what `wants` ask for, in turn.
 
@@ -86,7 +103,12 @@ def real_images(source, wants, n, seed, size=None):
     """
     if source == "world":
         return world.render([wants[i % len(wants)] for i in range(n)], seed, range(n))
-    return np.stack([image for image, _ in data.CaptionedImages(source, n, size=size)])
+    found = [image for image, _ in data.CaptionedImages(source, n, size=size)]
+    if len(found) < LEAST:
+        raise ArtifactError(
+            f"{source} has {len(found)} pictures, a distance to them takes {LEAST}: give more"
+        )
+    return np.stack(found)
 
 
 def frechet(real, fake):

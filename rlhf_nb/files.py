@@ -1,14 +1,21 @@
-"""Files that are whole or absent: text, tensors and image folders; one reader for JSON, one for tables."""
+"""Files that are whole or absent: text and tensors; one reader for JSON, one for tables."""
 
+import contextlib
+import functools
 import hashlib
+import io
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from . import config
+
+LAX = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)  # a CSV has no types of its own
 
 
 class ArtifactError(config.UserError, RuntimeError):
@@ -27,6 +34,13 @@ def digest(path):
     return sha.hexdigest()
 
 
+def intact(path, known):
+    """Whether a file is there, can be read and has the digest `known`."""
+    with contextlib.suppress(OSError):
+        return path.is_file() and digest(path) == known
+    return False
+
+
 def weights_digest(*models):
     """SHA-256 of the weights of torch modules, wherever they were loaded from."""
     sha = hashlib.sha256()
@@ -37,126 +51,146 @@ def weights_digest(*models):
     return sha.hexdigest()
 
 
-def write_text(path, text):
-    """A text file, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
+@contextlib.contextmanager
+def writing(path, *errors):
+    """Raise ArtifactError where `path` cannot be written: a full or read-only disk, a folder in its place.
 
-
-def write_tensors(tensors, path, about=None):
-    """A safetensors file of {name: tensor}, whole or not at all. Raises ArtifactError on a full disk."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    part = path.with_suffix(f".part{os.getpid()}")
+    errors: what a library raises beside OSError.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, about)
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        yield
+    except (OSError, *errors) as error:
+        reason = getattr(error, "strerror", None) or config.cause(error)
         raise ArtifactError(
-            f"{path} cannot be written ({error}): make room and start again, it goes on from what is there"
+            f"{path} cannot be written ({reason}): make room or unlock it, then start again, it goes on from "
+            "what is there"
         ) from None
 
 
-def read_json(path, *keys, remedy="make it again"):
-    """The object in a JSON file, which must have `keys`.
+@contextlib.contextmanager
+def whole(path, *errors):
+    """Where to write a file that is then put at `path`, whole or not at all; its folder is made.
+
+    Raises ArtifactError as `writing` does.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    try:
+        with writing(path, *errors):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def write_text(path, text):
+    """A text file, whole or not at all."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_tensors(tensors, path, about=None):
+    """A safetensors file of {name: tensor}, whole or not at all."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with whole(path, SafetensorError) as part:
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, about)
+
+
+def cached_tensors(path, *names):
+    """{name: tensor} of a safetensors file that holds just these; None where it is missing or damaged, and so
+    is to be made again.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path) if os.path.isfile(path) else {}  # a pipe would be waited for
+    except (OSError, SafetensorError):  # cut by a full disk or a copy
+        return None
+    return found if found.keys() == set(names) else None
+
+
+def put(source, target):
+    """Put a file at `target` too: a picture of an image folder by a link where the disk can, else by a copy.
+
+    Pictures are never written into, so a link is as good as a copy.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.suffix == ".png" and (source.parent / "metadata.csv").exists():
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+@functools.cache
+def _adapter(kind):
+    return TypeAdapter(kind, config=LAX)
+
+
+def typed(kind, value, what, remedy):
+    """`value` as the type `kind`, any that pydantic knows; of a list the lines of a table are counted.
+
+    Raises ArtifactError, which says `what` it is of.
+    """
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        row = f", row {wrong['loc'][0] + 2}," if isinstance(value, list) and wrong["loc"] else ""
+        must = wrong["msg"].replace("Input should", "must")
+        raise ArtifactError(f"{what}{row} {must}, not {config.shown(wrong['input'])}: {remedy}") from None
+
+
+def read_json(path, *keys, remedy="make it again", **kinds):
+    """The object in a JSON file, which must have `keys`, and those of `kinds`, name=type.
 
     Raises ArtifactError with the remedy where it has not.
     """
     try:
-        found = json.loads(Path(path).read_text())
+        found = json.loads(config.contents(path))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing: {remedy}") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise ArtifactError(f"{path} is damaged: {remedy}") from None
-    lacking = [key for key in keys if not isinstance(found, dict) or key not in found]
-    if lacking:
-        raise ArtifactError(f"{path} has no {', '.join(lacking)}: {remedy}")
-    return found
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{path} holds no JSON object: {remedy}")
+    kinds = dict.fromkeys(keys, Any) | kinds
+    if lacking := kinds.keys() - found.keys():
+        raise ArtifactError(f"{path} has no {', '.join(sorted(lacking))}: {remedy}")
+    return found | {key: typed(kind, found[key], f"{path}, {key!r}", remedy) for key, kind in kinds.items()}
 
 
 def read_table(path, columns=(), remedy="make it again or give another file"):
-    """A CSV as a DataFrame. `columns` are names it must have, or {name: type} with str, float, int or bool.
+    """A CSV as a DataFrame. `columns` are names it must have, or {name: type}, any type that pydantic knows.
 
-    A float may be missing, nothing else may. Other columns are as pandas infers them. Raises ArtifactError
-    naming the first column that is missing or holds something else.
+    A float may be missing, nothing else may that is not `| None`. Other columns are as pandas infers them.
+    Raises ArtifactError naming the first column that is missing or holds something else.
     """
-    path = Path(path)
     try:
-        rows = pd.read_csv(path)
+        content = config.contents(path)
+        encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        # an empty cell and a float's own word are missing; "None" may be a prompt
+        how = {"keep_default_na": False, "na_values": ["", "nan", "NaN"], "low_memory": False}
+        rows = pd.read_csv(io.BytesIO(content), encoding=encoding, **how)
+        if not isinstance(rows.index, pd.RangeIndex):
+            raise ValueError("its rows are longer than its header")
     except (OSError, ValueError) as error:
-        cause = str(error).splitlines()[0]
-        raise ArtifactError(f"{path} cannot be read as CSV ({cause}): {remedy}") from None
+        raise ArtifactError(f"{path} cannot be read as CSV ({config.cause(error)}): {remedy}") from None
     for column in columns:
         if column not in rows:
-            there = ", ".join(map(str, rows))
+            there = config.shown(", ".join(map(str, rows)))
             raise ArtifactError(f"{path} has no column {column!r} (it has {there}): add it, or {remedy}")
     for column, kind in columns.items() if isinstance(columns, dict) else ():
-        try:
-            empty = rows[column].isna()
-            if empty.any() and kind is not float:
-                raise ValueError(f"row {int(empty.idxmax()) + 2} is empty")
-            rows[column] = rows[column].astype(kind)
-        except ValueError as error:
-            raise ArtifactError(
-                f"{path}, column {column!r} must hold {kind.__name__} values ({error}): {remedy}"
-            ) from None
+        cells = rows[column].astype(object).where(rows[column].notna(), None).tolist()
+        values = typed(
+            list[kind | None if kind is float else kind], cells, f"{path}, column {column!r}", remedy
+        )
+        some = any(value is not None for value in values)
+        rows[column] = pd.Series(values, rows.index, dtype=None if some else rows[column].dtype)
+    rows.attrs["path"] = str(path)  # for those who find something wrong with it later
     return rows
-
-
-def save_pngs(folder, images, names):
-    """uint8 images (B, H, W, 3) as PNG files, each written whole or not at all."""
-    from PIL import Image
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, image in zip(names, images, strict=True):
-        part = folder / f"{name}.part"
-        try:
-            Image.fromarray(image).save(part, format="png", compress_level=1)
-            part.replace(folder / name)
-        except OSError as error:
-            raise ArtifactError(
-                f"{folder / name} cannot be written ({error.strerror}): make room and run again, what was "
-                "drawn so far is kept"
-            ) from None
-
-
-def save_rows(folder, names, rows):
-    """The image folder's metadata.csv: `rows` with a column file_name."""
-    table = pd.DataFrame(rows).assign(file_name=names).set_index("file_name")
-    write_text(Path(folder) / "metadata.csv", table.to_csv())
-
-
-class ImageFolder:
-    """A Hugging Face image folder read lazily: `rows` is its metadata, `folder[i:j]` uint8 (B, H, W, 3)."""
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        self.rows = read_table(self.folder / "metadata.csv", ("file_name", "prompt"))
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, which):
-        from PIL import Image
-
-        images = []
-        for name in self.rows.file_name.to_numpy()[which]:
-            try:
-                with Image.open(self.folder / name) as image:
-                    images.append(np.asarray(image.convert("RGB")))
-            except OSError as error:
-                raise ArtifactError(
-                    f"image {self.folder / name} cannot be read ({error}): restore it or drop its row from "
-                    "metadata.csv"
-                ) from None
-        sizes = {image.shape for image in images}
-        if len(sizes) > 1:
-            shapes = sorted(sizes)
-            raise ArtifactError(f"images in {self.folder} have different sizes {shapes}: make them equal")
-        return np.stack(images)

@@ -18,10 +18,12 @@ def interval(total, count=None, draws=4000):
 
     total (P,) or (S, P) sums up the values of each prompt; count (P,) says how many they are, one each where
     it is not given. Of pairs of prompts, (S, P, P) and (P, P), both are resampled. Over seeds and prompts the
-    interval is slightly wide rather than narrow (Owen, 2007). Returns (mean, low, high).
+    interval is slightly wide rather than narrow (Owen, 2007). Returns (mean, low, high), NaN of nothing.
     """
     total = np.atleast_2d(total)
     seeds, prompts = total.shape[:2]
+    if not prompts:
+        return (np.nan,) * 3
     count = np.ones(prompts) if count is None else count
     rng = np.random.default_rng(0)
     of_seeds, of_prompts = resampled(seeds, draws, rng).T, resampled(prompts, draws, rng).T

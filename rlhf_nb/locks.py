@@ -55,7 +55,7 @@ def take(path):
     if path in held:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    file, until = open(path, "a+"), time.monotonic() + PATIENCE
+    file, until = open(path, "a+", encoding="utf-8", errors="replace"), time.monotonic() + PATIENCE
     while True:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,10 +4,13 @@ Letters: B batch, C H W latent, L tokens, D feature, N candidate prompts, G grou
 a U-Net as a function: what it predicts of noisy latents (B, C, H, W) at times (B,) under text (B, L, D).
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
 PREDICTIONS = ("epsilon", "v_prediction", "flow_prediction")  # of the U-Net
+Form = Literal["plain", "self-normalised", "huber"]  # of a prediction's error
 
 
 def diffused(scheduler, latents, noise, timesteps):
@@ -45,12 +48,69 @@ def denoising(predict, scheduler, latents, encoder_hidden_states, timesteps, noi
     error = (noise_pred.float() - target.float()).square().mean((1, 2, 3))
     if not min_snr:
         return error
-    of_clean = {  # what turns the error of the prediction into that of the clean latents
-        "epsilon": snr,
-        "v_prediction": snr + 1,
-        "flow_prediction": (1 + snr.sqrt()).square(),
-    }
-    return error * snr.clamp(max=min_snr) / of_clean[scheduler.config.prediction_type]
+    return error * snr.clamp(max=min_snr) / of_clean(scheduler.config.prediction_type, snr)
+
+
+def of_clean(kind, snr):
+    """By what the error of a prediction is larger than that of the clean latents, (B,)."""
+    return {"epsilon": snr, "v_prediction": snr + 1, "flow_prediction": (1 + snr.sqrt()).square()}[kind]
+
+
+def gap(a, b):
+    """The mean square of a difference over C, H, W, (B,)."""
+    return (a - b).square().mean((1, 2, 3))
+
+
+class Noised:
+    """One noising of a batch: whoever predicts it sees the same noisy latents at the same time."""
+
+    def __init__(self, nets, batch):
+        self.nets, self.text, self.kind = nets, batch.text, nets.scheduler.config.prediction_type
+        self.noisy, self.target, self.time, self.snr = diffused(
+            nets.scheduler, batch.latents, batch.noise, batch.timesteps
+        )
+
+    def predicted(self, who):
+        """What "policy", "old" or "reference" predicts, (B, C, H, W)."""
+        return getattr(self.nets, who)(self.noisy, self.time, self.text).float()
+
+    def error(self, prediction, form="plain", most=3.0):
+        """How far a prediction (B, C, H, W) is off, (B,), in a Form, which is how a timestep weighs.
+
+        "plain": the mean square d. "self-normalised" (V-GRPO, DiffusionNFT): that of the clean latents over
+        their mean absolute error, k d / |.| with k the error of the clean latents per error of the
+        prediction; k grows without end for a U-Net that predicts noise and is held below `most`. "huber"
+        (AWM's code): 4 d^(1/4) sqrt(1 - abar_t), flat for large d.
+        """
+        error = gap(prediction, self.target)
+        if form == "huber":
+            root = ((error + 1e-10) ** 0.25 - 1e-10**0.25) * 4
+            return root * (1 + self.snr).rsqrt()
+        if form == "self-normalised":
+            size = (prediction - self.target).abs().mean((1, 2, 3)).detach().clamp(min=1e-5)
+            return error * of_clean(self.kind, self.snr).rsqrt().clamp(max=most) / size
+        return error
+
+
+def told_apart(samples, **values):
+    """Rows as a method gives them, with `values` (N,) each, of the groups whose rewards differ; all, if none
+    do.
+    """
+    differ = ~flat(samples.reward, samples.group)
+    row = (differ if differ.any() else ~differ).nonzero()[:, 0]
+    return {"row": row, "group": samples.group[row], **{name: value[row] for name, value in values.items()}}
+
+
+def strata(entries, pairs, low=0.0):
+    """Rows as a method gives them, {name: (M,)}, `pairs` times over, each with timesteps of its own part of
+    [low, 1) of the forward process.
+    """
+    count, width = len(entries["row"]), (1 - low) / pairs
+    part = torch.arange(pairs).repeat_interleave(count)
+    many = {name: value.repeat(pairs) for name, value in entries.items()}
+    if "group" in many:
+        many["group"] += part * (int(entries["group"].max()) + 1)
+    return many | {"low": low + part * width, "high": low + (part + 1) * width}
 
 
 def weights(reward, power=1.0, baseline=0.0):
@@ -80,10 +140,17 @@ def advantages(reward, group, floor=1e-4, most=5.0):
     group (B,) int: the images of one prompt. Zero in a group whose rewards are all equal.
     """
     _, place = group.unique(return_inverse=True)
+    reward = reward.double()  # in which the mean of equal numbers is exactly that number
     count = torch.bincount(place).to(reward)
     mean = torch.zeros_like(count).index_add_(0, place, reward) / count
     centred = reward - mean[place]
-    return (centred / reward.std().clamp(min=floor)).clamp(-most, most)
+    return (centred / reward.std().clamp(min=floor)).clamp(-most, most).float()
+
+
+def super_linear(advantage, gamma, floor=1e-4, most=5.0):
+    """sign(A) |A|^(1 + gamma) over its standard deviation in the batch, within +-`most`; (B,)."""
+    shaped = advantage.sign() * advantage.abs() ** (1 + gamma)
+    return (shaped / shaped.std().clamp(min=floor)).clamp(-most, most)
 
 
 def reverse_step(scheduler, noise_pred, latents, timesteps, previous, eta=1.0):
@@ -124,3 +191,18 @@ def prompt_classification(scores, temperature=2.0):
     """
     truth = scores.new_zeros(len(scores), dtype=torch.long)
     return F.cross_entropy(scores / temperature, truth, reduction="none")
+
+
+def flat(reward, group):
+    """Which images (N,) are of a group (N,) whose rewards (N,) are all equal: it has nothing to teach."""
+    _, place = group.unique(return_inverse=True)
+    low, high = (
+        reward.new_zeros(int(place.max()) + 1).scatter_reduce(0, place, reward, kind, include_self=False)
+        for kind in ("amin", "amax")
+    )
+    return (low == high)[place]
+
+
+def clipped(advantage, ratio, clip):
+    """PPO's loss (Schulman et al., 2017, eq. 7), (B,): max(-A ratio, -A ratio held within 1 +- clip)."""
+    return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip))

@@ -6,17 +6,34 @@ U-Net: the reference without adapters, the old policy with a second set of them.
 
 import contextlib
 import copy
+import re
 
 import torch
 from peft import LoraConfig
 
-from . import diffusion
+from . import config, diffusion
+
+
+def check_targets(unet, settings):
+    """Raise ConfigError where `settings.lora_targets` name no layer of a U-Net that takes adapters."""
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    takes = {f".{name}": isinstance(layer, kinds) for name, layer in unet.named_modules()}
+    for target in settings.lora_targets:
+        if {takes[name] for name in takes if name.endswith(f".{target}")} != {True}:
+            there = sorted({re.search(r"\w+(\.\d+)?$", name)[0] for name in takes if takes[name]})
+            raise config.ConfigError(
+                f"lora_targets names {target!r}, and the U-Net has no such layer: it has {', '.join(there)}"
+            )
 
 
 def trainable(pipe, settings):
-    """A copy of the U-Net to train: all of it, or adapters of rank `settings.lora` (LoRA, by peft)."""
+    """A copy of the U-Net to train: all of it, or adapters of rank `settings.lora` (LoRA, by peft).
+
+    Raises ConfigError for targets that it lacks.
+    """
     unet = copy.deepcopy(pipe.unet).requires_grad_(not settings.lora)
     if settings.lora:
+        check_targets(unet, settings)
         torch.manual_seed(settings.seed)  # the adapters' first weights
         unet.add_adapter(
             LoraConfig(
@@ -37,13 +54,14 @@ class Nets:
     """`policy`, `reference`, `old`: (x_t, t, text) -> noise_pred; `decoder`, `reward`, `scheduler`.
 
     frozen: names of what the method keeps, see methods. score: the learnt reward, and texts (U, D) its
-    features of the prompts, for methods that follow its gradient.
+    features of the prompts, for methods that follow its gradient. autocast: the engine's, in which the others
+    predict as the policy does.
     """
 
-    def __init__(self, pipe, unet, frozen=(), score=None, texts=None):
+    def __init__(self, pipe, unet, frozen=(), score=None, texts=None, autocast=contextlib.nullcontext):
         self.scheduler = diffusion.forward_process(pipe.scheduler)
         self.unet, self.base, self.vae = unet, pipe.unet, pipe.vae
-        self.score, self.texts = score, texts
+        self.score, self.texts, self.autocast = score, texts, autocast
         self.policy = diffusion.predictor(unet)
         self.adapters = bool(getattr(unet, "peft_config", None))
         self.kept = []  # tensors of the old policy, which a checkpoint holds
@@ -91,7 +109,7 @@ class Nets:
 
     @torch.no_grad()
     def predicted(self, who, x_t, t, text):
-        with self.acting(who) as unet:
+        with self.acting(who) as unet, self.autocast():
             return diffusion.predictor(unet)(x_t, t, text).detach()
 
     def reference(self, x_t, t, text):
@@ -104,7 +122,7 @@ class Nets:
 
     def decoder(self, latents):
         """Pictures (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w), with gradient."""
-        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample.clamp(-1, 1)
 
     def reward(self, images, prompt):
         """Scores (B,) of pictures (B, 3, H, W) in [-1, 1] under prompts of numbers (B,), with gradient."""

@@ -19,10 +19,15 @@ class Objective:
         self.method = methods.load(settings.method)
         self.knobs = self.method.Knobs(**settings.knobs)
         check(self.method, settings, engine)
+        if self.method.RECORD and pipe.scheduler.config.prediction_type == "flow_prediction":
+            raise config.ConfigError(
+                f"method {settings.method!r} trains steps of DDIM, and a flow-matching model takes none: "
+                "choose another of either"
+            )
         frozen, prompts = self.method.FROZEN, material.prompts
         texts = score.clip.prompts(prompts) if "reward" in frozen else None
-        self.nets = Nets(pipe, unet, frozen, score, texts)
-        self.number = None  # of the round whose samples are at hand
+        self.nets = Nets(pipe, unet, frozen, score, texts, engine.autocast)
+        self.number, self.told = None, {}  # of the round whose samples are at hand, and what is logged of it
         if self.method.DRAWS:
             self.rounds = rollout.Rounds(self, pipe, score, prompts, folder)
         else:
@@ -49,8 +54,11 @@ class Objective:
         number = min(step // length, self.settings.rounds.count - 1)
         if self.method.DRAWS and number != self.number:
             if step == number * length and number and "old" in self.method.FROZEN:
-                self.method.after(self.nets, self.knobs)
-            self.batches, self.number = self.of(self.rounds.samples(number)), number
+                self.method.after(self.nets, self.knobs, number)
+            samples = self.rounds.samples(number)
+            self.batches, self.number = self.of(samples), number
+            flat = losses.flat(samples.reward, samples.group).float().mean()
+            self.told = {"round_reward": samples.reward.mean(), "round_flat": flat}
         return self.batches
 
     def terms(self, model, step, positions):
@@ -66,7 +74,8 @@ class Objective:
     def loss_at(self, model, step, part=0):
         """This process's micro-batch `part` of step `step`: the sum of its terms, each by its source's share.
 
-        Logged are the means over either source.
+        Logged are the means over either source, and of a round's images their reward and the share of their
+        groups that have no spread.
         """
         processes, rank = self.engine.num_processes, self.engine.process_index
         positions = self.at(step).positions(processes, rank, self.settings.accumulate)[part]
@@ -80,16 +89,18 @@ class Objective:
             for source, of in sources.items()
             if sizes[source]
         }
-        return (terms * share).sum(), logged
+        parts = processes * self.settings.accumulate
+        told = {name: (value / parts).to(terms.device) for name, value in self.told.items()}
+        return (terms * share).sum(), logged | told
 
     @torch.no_grad()
     def blame(self, model, step):
         """Which samples of step `step` have terms that are not finite, as words for a message."""
         bad = []
-        for part in torch.arange(sum(self.batches.size)).split(32):
+        for part in self.at(step).positions(parts=min(32, len(self.batches.units))):
             terms = self.terms(model, step, part)[0]
             bad += part[~terms.isfinite().cpu()].tolist()
-        return f" (samples {self.batches.named(step, bad[:5])})" if bad else ""
+        return f" (samples {self.batches.named(step, sorted(bad)[:5])})" if bad else ""
 
 
 def check(method, settings, engine):
@@ -97,6 +108,10 @@ def check(method, settings, engine):
     name, processes = settings.method, engine.num_processes
     if not method.DRAWS and settings.rounds.count > 1:
         raise config.ConfigError(f"method {name!r} draws no images of its own: leave `rounds` at one")
+    if method.RECORD and settings.rounds.guidance != 1:
+        raise config.ConfigError(
+            f"method {name!r} draws without guidance, as it trains: leave `guidance` of `rounds` at 1"
+        )
     if settings.updates % settings.rounds.count:
         raise config.ConfigError(
             f"{settings.updates} updates do not divide into {settings.rounds.count} rounds: change either"

@@ -97,8 +97,8 @@ class Detector:
         hub.quiet()
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-        model = hub.network(AutoModelForZeroShotObjectDetection, name, use_safetensors=True)
-        self.processor = hub.loading(AutoProcessor, name)
+        model = hub.network(AutoModelForZeroShotObjectDetection, name)
+        self.processor, size = hub.loading(AutoProcessor, name), model.config.vision_config.image_size
         fault = ""
         if len(self.processor.tokenizer) < model.config.text_config.vocab_size:
             fault = "lacks its vocabulary"  # all nouns would look alike
@@ -106,7 +106,8 @@ class Detector:
             fault = "is neither OWL-ViT nor OWLv2"  # others take sentences in another form
         if fault:
             raise hub.ModelError(f"{name!r} {fault}: give a whole folder of such a model or a hub name")
-        self.model = model.float().eval().requires_grad_(False).to(clip.model.device)
+        hub.reads(self.processor.image_processor, (size, size), name)
+        self.model = model.to(clip.model.device)
         self.clip = clip
         self.features = clip.images  # (B, D) of uint8 images (B, H, W, 3)
 

@@ -9,6 +9,9 @@ from itertools import product, zip_longest
 import numpy as np
 import pandas as pd
 
+from .config import ConfigError, shown
+from .files import ArtifactError
+
 
 def _words(text):
     return tuple(text.split())
@@ -94,7 +97,9 @@ def sentence(*parts):
 
 
 def phrase(want, reworded=False):
-    """English for `want`: the paper's grammar, or reworded as feedback never has it."""
+    """English for `want`: the paper's grammar, or reworded as feedback never has it; a sentence stays."""
+    if isinstance(want, str):
+        return want
     many = (want.count or 1) > 1
     noun = plural(want.object) if many else want.object
     number = COUNTS[want.count - 1] if want.count else None
@@ -116,8 +121,13 @@ def contrast(want, n, rng, objects, allowed=None):
     `allowed`.
 
     Every attribute is changed about equally often. Where `want` has fewer than `n` such neighbours they come
-    again from the start. Raises ValueError where it has none.
+    again from the start. Of a sentence outside the grammar the other ones in `allowed` are the neighbours, of
+    an only one all that is allowed. Raises ValueError where there is none.
     """
+    if isinstance(want, str):
+        others = {other for other in allowed if isinstance(other, str)} - {want} or allowed - {want}
+        turns = _shuffled(sorted(map(phrase, others)), rng)
+        return [turns[i % len(turns)] for i in range(n)]
     choices = {"object": objects, **VALUES}
     pools = []
     for a in ("object", *want.asked):
@@ -221,6 +231,11 @@ def split_rows(vocabulary, to_label, to_tune, to_evaluate, to_test, seed=0):
     for category, pools in splits(vocabulary, seed).items():
         for split, pool in pools.items():
             use, size, rest = uses.get(split, ("evaluate", to_evaluate, to_test))
+            if category == "combination" and rest and size >= len(pool):
+                raise ConfigError(
+                    f"to_evaluate {size} leaves none of the {len(pool)} {split} combinations to measure the "
+                    "reward with: give a smaller one"
+                )
             if category != "combination":
                 size = len(pool) // 2 if use == "evaluate" else len(pool)
             each = [use] * size + ["test"] * rest
@@ -230,9 +245,21 @@ def split_rows(vocabulary, to_label, to_tune, to_evaluate, to_test, seed=0):
 
 
 def wants(table):
-    """`Attributes` of every row of a prompt table, a list; an empty cell means: not asked."""
+    """`Attributes` of every row of a prompt table, a list; an empty cell means: not asked.
+
+    A sentence outside the grammar, which has no object, stands for itself. Raises ArtifactError for an
+    attribute that the grammar does not have.
+    """
+    objects = [o for vocabulary in VOCABULARIES.values() for o in vocabulary.objects]
+    for name, known in {"prompt": table.get("prompt", []), "object": objects, **VALUES}.items():
+        cells = table.get(name, pd.Series(["its column is gone"]))
+        strange = cells[cells.notna() & ~cells.isin(known)]
+        if len(strange):
+            where = table.attrs.get("path", "a table of prompts")
+            raise ArtifactError(f"{name!r} in {where} is {shown(strange.tolist()[0])}: restore it")
     asked = table[list(ATTRIBUTES)].astype({"count": "Int64"}).astype(object)
-    return [Attributes(*row) for row in asked.where(asked.notna(), None).to_numpy()]
+    rows = zip(asked.where(asked.notna(), None).to_numpy(), table.prompt, strict=True)
+    return [Attributes(*row) if row[0] else said for row, said in rows]
 
 
 def wanted(table, settings):

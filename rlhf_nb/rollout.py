@@ -6,41 +6,63 @@ had drawn, and of several processes each draws its share of the same batches.
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from . import diffusion, files, losses, seeds
 from .batches import Encoded, Samples
 
 
-@torch.no_grad()
-def recorded(pipe, unet, prompts, *, steps, eta, seed, indices):
-    """DDIM without guidance, with the way it went: {"states" (B, S + 1, C, h, w), "times" (B, S + 1),
-    "log_probs" (B, S)}.
+def even(eta, steps):
+    """Noise `eta` at every step but the last, whose deviation is next to none: (S,)."""
+    return [eta] * (steps - 1) + [0.0]
 
-    The last state is the latents; the last time, -1, is past the end. log_probs are zero where eta is.
+
+def guided(predict, empty, guidance):
+    """`predict` with classifier-free guidance against the text `empty` (L, D); guidance 1 is none."""
+
+    def both(x_t, t, text):
+        texts = torch.cat([empty.to(text).expand_as(text), text])
+        without, given = predict(x_t.repeat(2, 1, 1, 1), t.repeat(2), texts).chunk(2)
+        return without + guidance * (given - without)
+
+    return both if guidance > 1 else predict
+
+
+@torch.no_grad()
+def recorded(pipe, unet, prompts, *, etas, seed, indices, guidance=1.0, choose=None):
+    """DDIM with noise etas (S,) at its steps, and the way it went: {"states" (B, S + 1, C, h, w), "times"
+    (B, S + 1), "etas", "log_probs" (B, S), "predicted" (B, S, C, h, w)}.
+
+    The last state is the latents; the last time, -1, is past the end. log_probs are zero where etas are.
+    Times trail (999, 899, ...): else Stable Diffusion's last step would go from t = 1, where nothing is left
+    to decide. choose(k, clean) -> rows (B,) says which go on after step k, by where one step to the end would
+    lead them.
     """
     from diffusers import DDIMScheduler
 
-    schedule = DDIMScheduler.from_config(pipe.scheduler.config)
-    schedule.set_timesteps(steps)
-    times = torch.cat([schedule.timesteps.long(), torch.tensor([-1])])
+    schedule = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    schedule.set_timesteps(len(etas))
+    times, etas = torch.cat([schedule.timesteps.long(), torch.tensor([-1])]), torch.tensor(etas)
+    table, rows = diffusion.encode_prompts(pipe, [*prompts, ""])
+    text = table[rows[:-1]].to(unet.device)
     forward, predict = diffusion.forward_process(pipe.scheduler), diffusion.predictor(unet)
-    table, rows = diffusion.encode_prompts(pipe, prompts)
-    text = table[rows].to(unet.device)
+    predict = guided(predict, table[rows[-1]], guidance)
     x_t = torch.stack([diffusion.noise_of(pipe, seed, i) for i in indices]).to(unet.device)
-    states, log_probs = [x_t], []
-    for k in range(steps):
-        t, then = (times[j].expand(len(x_t)).to(x_t.device) for j in (k, k + 1))
-        mean, deviation = losses.reverse_step(forward, predict(x_t, t, text), x_t, t, then, eta)
+    way = {"states": [x_t], "log_probs": [], "predicted": []}
+    for k, eta in enumerate(etas.to(x_t.device)):
+        t, then, end = (times[j].expand(len(x_t)).to(x_t.device) for j in (k, k + 1, -1))
+        noise_pred, held = predict(x_t, t, text), x_t
+        mean, deviation = losses.reverse_step(forward, noise_pred, x_t, t, then, eta)
         noise = [torch.randn(mean.shape[1:], generator=seeds.generator(seed + 1, i, k)) for i in indices]
         x_t = mean + deviation * torch.stack(noise).to(mean)
-        states.append(x_t)
-        log_probs.append(losses.log_prob(x_t, mean, deviation) if eta else x_t.new_zeros(len(x_t)))
-    return {
-        "states": torch.stack(states, 1).cpu(),
-        "times": times.repeat(len(x_t), 1),
-        "log_probs": torch.stack(log_probs, 1).cpu(),
-    }
+        log_prob = losses.log_prob(x_t, mean, deviation) if eta else x_t.new_zeros(len(x_t))
+        if choose:
+            x_t = x_t[
+                choose(k, losses.reverse_step(forward, noise_pred, held, t, end, 0.0)[0]).to(x_t.device)
+            ]
+        for name, value in (("states", x_t), ("log_probs", log_prob), ("predicted", noise_pred)):
+            way[name].append(value.cpu())
+    way = {name: torch.stack([v.cpu() for v in values], 1) for name, values in way.items()}
+    return way | {"times": times.repeat(len(x_t), 1), "etas": etas.repeat(len(x_t), 1)}
 
 
 class Rounds:
@@ -53,6 +75,7 @@ class Rounds:
         self.settings, self.engine = objective.settings, objective.engine
         self.method, self.knobs, self.nets = objective.method, objective.knobs, objective.nets
         self.pipe, self.score, self.prompts, self.folder = pipe, score, prompts, folder
+        self.way = ("times", "etas", *self.method.RECORD) if self.method.RECORD else ()
 
     def samples(self, number):
         """batches.Samples of round `number`; what is on disk already is not drawn again."""
@@ -62,14 +85,15 @@ class Rounds:
         parts = torch.arange(len(prompt)).split(self.at_once())
         places = [self.folder / f"round-{number:04d}" / f"{k:04d}.safetensors" for k in range(len(parts))]
         mine = range(self.engine.process_index, len(parts), self.engine.num_processes)
-        missing = [k for k in mine if not places[k].exists()]
+        names = ("mean", "std", "text", "row", "reward", *self.way)
+        missing = [k for k in mine if not files.cached_tensors(places[k], *names)]
         if missing:
             with self.nets.acting(self.method.DRAWS) as unet, diffusion.at_work(self.pipe, unet):
                 for k in missing:
                     drawn = self.drawn(unet, number, parts[k], prompt[parts[k]])
                     files.write_tensors(drawn, places[k])
         self.engine.wait_for_everyone()
-        loaded = [load_file(place) for place in places]
+        loaded = [files.cached_tensors(place, *names) for place in places]
         columns = {name: torch.cat([part[name] for part in loaded]) for name in loaded[0]}
         shard = {name: columns.pop(name) for name in ("mean", "std", "text", "row")}
         shard["prompt"] = shard.pop("row")
@@ -95,9 +119,11 @@ class Rounds:
         if self.method.RECORD:
             more = self.at_once() - len(part)  # a smaller last batch is filled up
             options["indices"] += options["indices"][-1:] * more
-            way = recorded(self.pipe, unet, asked + asked[-1:] * more, eta=self.knobs.eta, **options)
-            way = {name: value[: len(part)] for name, value in way.items()}
-            latents = way["states"][:, -1].clone()
+            etas = getattr(self.method, "etas", lambda knobs, _, steps: even(knobs.eta, steps))
+            options["etas"] = etas(self.knobs, number, options.pop("steps"))
+            way = recorded(self.pipe, unet, asked + asked[-1:] * more, **options)
+            latents = way["states"][: len(part), -1].clone()
+            way = {name: way[name][: len(part)] for name in self.way}
         else:
             way = {}
             options |= {"guidance": rounds.guidance, "batch": len(part), "unet": unet}

@@ -16,25 +16,31 @@ import weakref
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from . import hub, locks
-from .files import ArtifactError, digest, read_json, write_text
+from . import config, hub, locks
+from .files import ArtifactError, digest, intact, put, read_json, write_text, writing
 from .stages import EXECUTION, MAKES, NOTEBOOKS
 
 PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, checkpoints and the like
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
-FIRST = (
-    os.environ.get("RANK", "0") == "0"
-)  # of a launch's processes, which locks the stage and keeps its time
+MANIFEST = {"stage": str, "settings": dict[str, Any], "inputs": dict[str, str], "files": dict[str, Any]}
+MANIFEST |= {"digest": str, "versions": dict[str, str], "device": str, "threads": int, "seconds": float}
+MANIFEST |= {"finished": str}
+# Of a launch's processes the one that locks the stage and keeps its time.
+FIRST = os.environ.get("RANK", "0") == "0"
 
 
 def root():
-    """Folder of all runs: RLHF_NB_RUNS, or `runs` in the clone around the working folder, or here."""
+    """Folder of all runs, absolute: RLHF_NB_RUNS, else `runs`.
+
+    It is below the clone around the working folder, be that the clone or its notebooks, or else below here.
+    """
     here = Path.cwd()
     clone = next((f for f in (here, here.parent) if (f / "rlhf_nb" / "__init__.py").exists()), here)
-    return Path(os.environ.get("RLHF_NB_RUNS") or clone / "runs")
+    return clone / os.path.expanduser(os.environ.get("RLHF_NB_RUNS") or "runs")
 
 
 def threads():
@@ -52,46 +58,44 @@ def maker(stage):
 def manifest(scale, stage):
     """The manifest of a finished stage.
 
-    Raises ArtifactError if it is missing, unreadable, or made from inputs that have since changed.
+    Raises ArtifactError if it is missing, damaged, or made from inputs that have since changed.
     """
     path = root() / scale / stage / "manifest.json"
     run_it = f"run notebook {maker(stage)}"
-    if not path.exists():
+    if not os.path.exists(path):
         raise ArtifactError(f"no finished {stage!r} at scale {scale!r}: {run_it} first (-p scale {scale})")
-    found = read_json(path, "digest", "inputs", "settings", remedy=f"{run_it} again (-p scale {scale})")
-    for name, made in found["inputs"].items():
-        if name in NOTEBOOKS and manifest(scale, name)["digest"] != made:
-            raise ArtifactError(
-                f"{stage!r} was made from an older {name!r}: {run_it} again (-p scale {scale})"
-            )
+    remedy, order = f"{run_it} again (-p scale {scale})", list(NOTEBOOKS)
+    found = read_json(path, remedy=remedy, **MANIFEST)
+    for name in found["inputs"].keys() & NOTEBOOKS.keys():
+        if stage in order and order.index(name) >= order.index(stage):
+            raise ArtifactError(f"{path} is damaged: {remedy}")
+        if manifest(scale, name)["digest"] != found["inputs"][name]:
+            raise ArtifactError(f"{stage!r} was made from an older {name!r}: {remedy}")
     return found
 
 
 def settings_of(scale, stage):
     """The settings that a finished stage was made with, a dict."""
-    return manifest(scale, stage)["settings"]
+    given = manifest(scale, stage)["settings"]
+    try:
+        return config.settings(stage, **given).model_dump(mode="json")
+    except config.ConfigError as error:
+        again = f"run notebook {maker(stage)} again (-p scale {scale})"
+        raise ArtifactError(f"finished {stage!r} had other settings ({error}): {again}") from None
 
 
 def result(scale, stage, name=""):
-    """Path of a finished stage's file. Raises ArtifactError if the stage or the file is not there."""
-    manifest(scale, stage)
-    path = root() / scale / stage / name
-    if not path.exists():
-        raise ArtifactError(f"{path} is missing: run notebook {maker(stage)} again (-p scale {scale})")
-    return path
+    """Path of a finished stage's file.
 
-
-def put(source, target):
-    """Put a file at `target` too: a picture of an image folder by a link where the disk can, else by a copy.
-
-    Pictures are never written into, so a link is as good as a copy.
+    Raises ArtifactError if the stage or the file is not there, or a table is no more what was made.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.suffix == ".png" and (source.parent / "metadata.csv").exists():
-        with contextlib.suppress(OSError):
-            os.link(source, target)
-            return
-    shutil.copyfile(source, target)
+    made, path = manifest(scale, stage)["files"], root() / scale / stage / name
+    remedy = f"run notebook {maker(stage)} again (-p scale {scale})"
+    if not os.path.exists(path):
+        raise ArtifactError(f"{path} is missing: {remedy}")
+    if path.suffix in (".csv", ".json") and name in made and not intact(path, made[name]):
+        raise ArtifactError(f"{path} is damaged or was changed by hand: restore it, or {remedy}")
+    return path
 
 
 class Run:
@@ -109,7 +113,7 @@ class Run:
         self.stage, self.settings = stage, settings
         self.inputs = {name: manifest(settings.scale, name)["digest"] for name in needs}
         named = {getattr(settings, field, "") for field in ("pipeline", "clip", "judge")}
-        local = sorted(name for name in named if name and Path(hub.place(name)).is_dir())
+        local = sorted(name for name in named if name and os.path.isdir(hub.place(name)))
         self.inputs |= {name: digest(hub.place(name)) for name in local}
         identity = {k: v for k, v in settings.model_dump(mode="json").items() if k not in EXECUTION}
         started = json.dumps({"settings": identity, "inputs": self.inputs}, indent=1)
@@ -117,18 +121,13 @@ class Run:
         self.lock = root() / settings.scale / ".locks" / stage.replace("/", "-")
         key = hashlib.sha256(started.encode()).hexdigest()[:12]
         self.folder = self.final.with_name(f"{self.final.name}.partial") / key
-        try:
+        with writing(self.folder):
             self._claim()
             self._tidy()
             self.folder.mkdir(parents=True, exist_ok=True)
             if FIRST:
                 write_text(self.folder / "started.json", started)
             self.begun = self._attempt()
-        except OSError as error:
-            raise ArtifactError(
-                f"cannot write to {self.folder} ({error.strerror}): free or unlock it, or set RLHF_NB_RUNS "
-                "to another folder"
-            ) from None
         self.users[self.folder] += 1
         weakref.finalize(self, Run._leave, self.folder)
 
@@ -137,7 +136,8 @@ class Run:
         if not FIRST:
             return
         try:
-            locks.take(self.lock)
+            with writing(self.lock):
+                locks.take(self.lock)
         except locks.Held as held:
             raise ArtifactError(
                 f"{self.stage!r} is being made by another process ({held}): wait for it or stop it, then "
@@ -174,8 +174,8 @@ class Run:
         file, now, spent = self.folder / "work" / "attempt.json", time.time(), 0.0
         if not FIRST:
             return now  # of several processes the first keeps the time
-        if file.exists():
-            last = json.loads(file.read_text())
+        with contextlib.suppress(ArtifactError):  # of a damaged file nothing is known, as at the first start
+            last = read_json(file, begun=float, spent=float)
             spent = last["spent"] + max(p.stat().st_mtime for p in self.folder.rglob("*")) - last["begun"]
         file.parent.mkdir(exist_ok=True)
         write_text(file, json.dumps({"begun": now, "spent": spent}))
@@ -185,7 +185,8 @@ class Run:
         """Where to write `name`; its folder exists."""
         self._claim()  # given back when the stage was finished
         path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def read(self, stage, name=""):
@@ -210,6 +211,11 @@ class Run:
         Raises ArtifactError while a part is missing.
         """
         self._claim()
+        with writing(self.final):
+            return self._finish()
+
+    def _finish(self):
+        """`finish`, under the lock."""
         missing = [name for name in MAKES[self.stage.split("/")[0]] if not (self.folder / name).exists()]
         if missing:
             raise ArtifactError(
@@ -220,7 +226,7 @@ class Run:
         files = {
             name.as_posix(): digest(path)
             for name, path in inside
-            if path.suffix != ".part" and name.parts[0] not in PASSING
+            if not path.suffix.startswith(".part") and name.parts[0] not in PASSING
         }
         known = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         published = self._published(known)
@@ -251,9 +257,9 @@ class Run:
     def _published(self, known):
         """The manifest of the published stage, where it is this attempt's and nothing has changed since."""
         mine, out = self.folder / "manifest.json", self.final / "manifest.json"
-        same = mine.exists() and out.exists() and mine.read_text() == out.read_text()
-        found = json.loads(mine.read_text()) if same else None
-        return found if found and found["digest"] == known else None
+        with contextlib.suppress(ArtifactError):  # missing or damaged: published anew
+            found = read_json(mine, digest=str)
+            return found if found["digest"] == known and found == read_json(out) else None
 
     def _publish(self, files, text):
         """Copy `files` and the manifest `text` into place, all at once."""

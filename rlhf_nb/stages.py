@@ -5,7 +5,31 @@ Defaults are the toy scale's; scales.yaml holds what the other scales change.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+
+from .bounds import (
+    Arm,
+    Count,
+    Counts,
+    Extra,
+    Few,
+    FewOrNone,
+    Guidance,
+    Guidances,
+    Natural,
+    Naturals,
+    Place,
+    Places,
+    Positive,
+    Renders,
+    Rows,
+    Seed,
+    Several,
+    Share,
+    Size,
+    Split,
+    fit,
+)
 
 NOTEBOOKS = {
     "prompts": "01_prompts",
@@ -35,22 +59,8 @@ MAKES = {  # what a stage that lacks it is not finished without
     "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
     "study": ("rows.csv",),
 }
-EXECUTION = (
-    "accumulate",
-    "extras",
-)  # how a run is done, not what comes out: it may change before a new start
-
-Natural = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Size = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Sizes = Annotated[tuple[Size, ...], Strict(False), Field(min_length=1)]  # YAML has lists only
-Naturals = Annotated[tuple[Natural, ...], Strict(False)]
-Counts = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
-Split = Literal["validation", "seen", "heldout", "unseen", "ood"]
-Extra = Literal["checkpointing", "compile", "tensorboard"]
-Arm = Literal["none", "reward", "labels", "oracle", "shuffled", "constant", "random", "similarity"]
+# How a run is done, not what comes out: it may change before a new start.
+EXECUTION = ("accumulate", "extras")
 
 
 class Stage(BaseModel):
@@ -59,54 +69,60 @@ class Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     scale: str = "smoke"
-    seed: Natural = 0
+    seed: Seed = 0
 
 
 class Models(Stage):
     """Where the models are: a shipped one, any local folder or any hub name of the same architecture."""
 
-    pipeline: str = "toy/pipeline"
-    clip: str = "toy/clip"
+    pipeline: Place = "toy/pipeline"
+    clip: Place = "toy/clip"
 
 
 class Prompts(Stage):
     vocabulary: Literal["toy", "paper"] = "toy"
     to_label: Count = 1800  # seen combination prompts; every seen simple prompt is labelled too
-    to_evaluate: Count = 500  # combination prompts of each evaluation split
+    to_evaluate: Several = 500  # combination prompts of each evaluation split
     to_tune: Count = 200  # validation combination prompts, for choosing guidance
     to_test: Count = 100  # combination prompts of each split that measure the reward
 
 
 class Generate(Stage):
-    pipeline: str = "toy/pipeline"
-    per_simple: Count = 10  # images of a count, colour or background prompt (the paper: 60)
-    per_combination: Count = 5  # images of a combination prompt (the paper: 6)
-    per_test: Count = 6  # images of a prompt that measures the reward
+    pipeline: Place = "toy/pipeline"
+    pictures: Place = ""  # own ones with prompts, in place of drawn ones: a folder, tars, tables, a hub name
+    per_simple: Few = 10  # images of a count, colour or background prompt (the paper: 60)
+    per_combination: Few = 5  # images of a combination prompt (the paper: 6)
+    per_test: Few = 6  # images of a prompt that measures the reward
     test_seen: Natural = 40  # seen combination prompts that also get such images
-    guidance: Size = 2.0  # classifier-free guidance the images are drawn with
-    steps: Count = 10  # DPM-Solver++ steps
+    guidance: Guidance = 2.0  # classifier-free guidance the images are drawn with
+    steps: Few = 10  # DPM-Solver++ steps
 
 
 class Feedback(Stage):
-    raters: Natural = 3  # simulated raters an image
+    raters: FewOrNone = 3  # simulated raters an image
     careless: Share = 0.1  # share of the images that one more rater labels at random
-    imported: str = ""  # a file of labels to add
+    imported: Place = ""  # a file of labels to add
     aggregation: Literal["majority", "dawid-skene"] = "majority"
-    judge: str = "toy/judge"
+    judge: Place = "toy/judge"
 
 
 class Reward(Stage):
-    clip: str = "toy/clip"
+    clip: Place = "toy/clip"
     lam: Size = 0.5  # lambda, weight of prompt classification
     temperature: Positive = 2.0  # T of prompt classification
-    candidates: Count = 8  # N, the true prompt and N - 1 contrastive ones
+    candidates: Few = 8  # N, the true prompt and N - 1 contrastive ones
     updates: Count = 2000
-    batch: Count = 128
+    batch: Rows = 128
     lr: Positive = 2e-3
-    hidden: Count = 1024
-    seeds: Count = 5  # heads behind every figure
+    hidden: Rows = 1024
+    seeds: Few = 5  # heads behind every figure
     study_updates: Count = 400  # of the many heads of the studies, which are
-    study_hidden: Count = 256  # also narrower
+    study_hidden: Rows = 256  # also narrower
+
+    @model_validator(mode="after")
+    def _fits(self):
+        fit(self.batch * self.candidates * self.hidden, "batch x candidates x hidden numbers")
+        return self
 
 
 class Rounds(BaseModel):
@@ -114,11 +130,11 @@ class Rounds(BaseModel):
 
     model_config = Stage.model_config
 
-    count: Count = 1
+    count: Few = 1
     prompts: Count = 32  # labelled prompts drawn a round
-    images: Count = 4  # of each of them
-    guidance: Size = 1.0
-    steps: Count = 10
+    images: Few = 4  # of each of them
+    guidance: Guidance = 1.0
+    steps: Few = 10
 
 
 class Training(Models):
@@ -128,24 +144,24 @@ class Training(Models):
     knobs: dict = {}
     rounds: Rounds = Rounds()
     updates: Count = 2000
-    model_batch: Count = 32  # rows of D_model a step
-    pre_batch: Natural = 8  # rows of D_pre a step
+    model_batch: Rows = 32  # rows of D_model a step
+    pre_batch: Annotated[int, Field(ge=0, le=2**16)] = 8  # rows of D_pre a step
     lr: Positive = 6e-4
     drop: Share = 0.1  # share of prompts dropped, so that guidance keeps working
-    ema: Share = 0.995
-    lora: Natural = 0  # rank of the adapters, 0 to train the whole U-Net
-    lora_targets: Annotated[tuple[str, ...], Strict(False)] = ("to_q", "to_k", "to_v", "to_out.0")
-    accumulate: Count = 1  # micro-batches a step
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    lora: FewOrNone = 0  # rank of the adapters, 0 to train the whole U-Net
+    lora_targets: Places = ("to_q", "to_k", "to_v", "to_out.0")
+    accumulate: Rows = 1  # micro-batches a step
     precision: Literal["no", "bf16", "fp16"] = "no"  # the weights stay in single precision
     extras: Annotated[tuple[Extra, ...], Strict(False)] = ()  # "checkpointing": less memory, more time
-    pretraining: str = "world"  # scenes of the toy world, or captioned images: a folder or a hub name
+    pretraining: Place = "world"  # scenes of the toy world, or captioned images: a folder or a hub name
     pre_images: Count = 6000
     min_score: Size = 0.0  # lowest aesthetic score of a pre-training image
-    judge: str = "toy/judge"
+    judge: Place = "toy/judge"
 
 
 class Align(Training):
-    scorer: str = "learnt"  # or "similarity", or a preference scorer of CLIP's architecture
+    scorer: Place = "learnt"  # "similarity", a scorer of CLIP's architecture, module:function (scorers.py)
 
 
 class Study(Training):
@@ -154,50 +170,50 @@ class Study(Training):
     method: Literal["reward_weighted"] = "reward_weighted"
     precision: Literal["no"] = "no"
     arm: Arm = "reward"  # what an image weighs before the power k; "none" is the base model
-    raters: Natural = 0  # simulated raters in place of the recorded labels, 0 to keep those
+    raters: FewOrNone = 0  # simulated raters in place of the recorded labels, 0 to keep those
     error: Share = 0.1  # chance that such a rater errs
     label_share: Share = 1.0  # share of the images that have a label
     unlabelled: bool = True  # the reward weighs the images without a label too
-    drawing_guidance: Size = 0.0  # to draw new images with, 0 to take those of stage `generate`
+    drawing_guidance: Guidance = 0.0  # to draw new images with, 0 to take those of stage `generate`
     objects: Natural = 0  # only images of prompts with the first so many objects, 0 for all
     kept: Natural = 0  # only so many of those images, 0 for all
     splits: Annotated[tuple[Split, ...], Strict(False), Field(min_length=1)] = ("validation",)
-    prompts: Count = 200  # combination prompts of each split
-    repeats: Count = 2  # pictures of each prompt
-    guidances: Sizes = (4.0,)
-    steps: Count = 10
-    renders: Count = 2000
+    prompts: Several = 200  # combination prompts of each split
+    repeats: Few = 2  # pictures of each prompt
+    guidances: Guidances = (4.0,)
+    steps: Few = 10
+    renders: Renders = 2000
 
 
 class Measured(Models):
     """What both chapters that measure a model take."""
 
-    steps: Count = 10
-    real: str = "world"  # real pictures behind the Fréchet distance: as `pretraining` in notebook 05
-    renders: Count = 2000  # how many
-    judge: str = "toy/judge"  # or an open detector of the OWL-ViT family, for photographs
-    scorer: str = "learnt"
+    steps: Few = 10
+    real: Place = "world"  # real pictures behind the Fréchet distance: as `pretraining` in notebook 05
+    renders: Renders = 2000  # how many
+    judge: Place = "toy/judge"  # or an open detector of the OWL-ViT family, for photographs
+    scorer: Place = "learnt"
 
 
 class Evaluate(Measured):
-    guidances: Sizes = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts; 1 is none
+    guidances: Guidances = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts; 1 is none
     voted: Count = 60  # prompts of the seen and of the unseen group that raters compare, four images each
 
 
 class BestOfN(Measured):
     prompts: Count = 40
-    most: Count = 64  # largest n
+    most: Several = 64  # largest n
 
 
 class Tour(Models):
-    guidance: Size = 2.0
-    steps: Count = 10
+    guidance: Guidance = 2.0
+    steps: Few = 10
     updates: Count = 40
-    judge: str = "toy/judge"
+    judge: Place = "toy/judge"
 
 
 class Gpu(Stage):
-    lora: Count = 8  # rank of the adapters in the memory table
+    lora: Few = 8  # rank of the adapters in the memory table
 
 
 class Pretrain(Stage):
@@ -240,8 +256,8 @@ class Pretrain(Stage):
     judge_lr: Positive = 1.5e-3
     checked: Count = 2000  # fresh renders the judge is tested on
     gate_prompts: Count = 500
-    guidance: Size = 2.0
-    steps: Count = 10
+    guidance: Guidance = 2.0
+    steps: Few = 10
 
 
 STAGES = {

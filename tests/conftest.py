@@ -58,11 +58,11 @@ def save_images(folder, images, rows):
     """A Hugging Face image folder of `images`: PNG files and metadata.csv with file_name and the columns of
     `rows`.
     """
-    from rlhf_nb import files
+    from rlhf_nb import pictures
 
     names = [f"{i:06d}.png" for i in range(len(images))]
-    files.save_pngs(folder, images, names)
-    files.save_rows(folder, names, rows)
+    pictures.save_pngs(folder, images, names)
+    pictures.save_rows(folder, names, rows)
 
 
 def filled(run):
@@ -108,15 +108,22 @@ def tiny_owl(kind, folder):
 
 
 @pytest.fixture
-def sd15(pipe, tmp_path):
+def sd15(sd15_made, tmp_path):
     """A tiny random model in the exact folder layout of Stable Diffusion v1.5, and a CLIP in that of
-    ViT-L/14.
+    ViT-L/14, to do with as a test likes: `sd` and `clip` in a folder.
     """
+    return Path(shutil.copytree(sd15_made, tmp_path, dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="session")
+def sd15_made(pipe, tmp_path_factory):
+    """What `sd15` is a copy of."""
     import torch
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel
 
+    tmp_path = tmp_path_factory.mktemp("sd15")
     torch.manual_seed(0)
     ids = {k: getattr(pipe.tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text = {

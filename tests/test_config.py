@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -75,6 +76,64 @@ def test_what_a_stage_cannot_use_is_refused(stage, bad):
         config.settings(stage, **bad)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "- 1", "1: 2", "updates: [", "? [a]\n: 1", "a: !!python/object:os.system x", "a: !!bool x"),
+        *(
+            "a: !!timestamp x",
+            "a: 2020-13-45",
+            "lr: " + "9" * 5000,
+            "[" * 2000,
+            "\ud800: 1",
+            b"\xe9",
+            bytes(9),
+        ),
+    ],
+)
+def test_a_settings_file_that_cannot_be_read_is_one_sentence(tmp_path, content):
+    path = tmp_path / "s.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(errors="surrogatepass"))
+    with pytest.raises(config.ConfigError, match="settings file .*s.yaml (cannot be read|must hold)") as said:
+        config.read(path)
+    assert "\n" not in str(said.value) and len(str(said.value)) < 600
+
+
+@pytest.mark.parametrize("make", [lambda path: None, os.mkfifo, os.mkdir])
+def test_a_settings_file_that_is_none_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "s.yaml")
+    with pytest.raises(config.ConfigError, match="s.yaml cannot be read"):
+        config.read(tmp_path / "s.yaml")
+
+
+def test_a_settings_file_in_any_unicode(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "s.yaml").write_text("pipeline: modèle", encoding=encoding)
+        assert config.read(tmp_path / "s.yaml") == {"pipeline": "modèle"}
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("lr: 0x" + "f" * 5000, "'lr' .* must be a valid number, not a number of thousands of digits"),
+        ("drop: &a [1, 1]\nlr: [*a, *a]", "'(lr|drop)' .* must be a valid number, not"),
+        ("lr: &a [*a]", r"'lr' .* must be a valid number, not \[+\.\.\.\]+"),
+        ("knobs: {1: 2}", "method 'reward_weighted' must be strings, not 1"),
+        ("knobs: &k {knobs: *k}", "unknown parameter 'knobs' of method"),
+        ("scale: [toy]", r"unknown scale \['toy'\]"),
+        ("method: [a]", "'method' .* must be a valid string"),
+        ("method: " + "x" * 5000, "unknown method 'xxx.*xxx'; choose one of"),
+        ("stage: align", "unknown parameter 'stage'"),
+        ("rounds: 3", "'rounds' .* must be a valid dictionary"),
+    ],
+)
+def test_what_yaml_can_hold_and_a_setting_cannot(tmp_path, given, words):
+    (tmp_path / "s.yaml").write_text(given)
+    with pytest.raises(config.ConfigError, match=words) as said:
+        config.settings("align", **config.read(tmp_path / "s.yaml"))
+    assert len(str(said.value)) < 500
+
+
 def test_papermills_unknown_parameter_is_refused():
     namespace = {
         "In": ["", "scale = 'smoke'", "# Parameters\nscale = 'smoke'\nbetta = 3\n"],
@@ -141,8 +200,6 @@ def test_readme_commands_exist():
     ],
 )
 def test_papermill_fails_with_one_sentence(tmp_path, stem, given, words):
-    import os
-
     command = [
         sys.executable,
         "-m",
@@ -166,8 +223,6 @@ def test_papermill_fails_with_one_sentence(tmp_path, stem, given, words):
 
 @pytest.mark.slow
 def test_the_graph_stops_with_the_notebook_and_its_sentence(tmp_path):
-    import os
-
     (tmp_path / "01_prompts.yaml").write_text("betta: 1\n")
     command = [
         sys.executable,
@@ -182,10 +237,10 @@ def test_the_graph_stops_with_the_notebook_and_its_sentence(tmp_path):
         "all",
         "--config",
         "scale=smoke",
-        f"out={tmp_path}/out",
+        f"out={tmp_path}/a b/out",
         f"settings={tmp_path}",
         "--",
-        f"{tmp_path}/out/01_prompts.ipynb",
+        f"{tmp_path}/a b/out/01_prompts.ipynb",
     ]
     environment = {
         **os.environ,
@@ -199,4 +254,4 @@ def test_the_graph_stops_with_the_notebook_and_its_sentence(tmp_path):
         and said[-2].endswith("01_prompts failed:")
         and said[-1].startswith("ConfigError: unknown parameter 'betta'")
     ), done
-    assert not (tmp_path / "runs").exists() and not (tmp_path / "out" / "01_prompts.ipynb").exists()
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "a b" / "out" / "01_prompts.ipynb").exists()

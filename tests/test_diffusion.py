@@ -1,5 +1,7 @@
 """The shipped bundle through stock classes, sampling, encoding, and every bad folder in one sentence."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_nb import diffusion, hub, reward
+from rlhf_nb import config, diffusion, hub, nets, reward
 
 TOY = hub.ASSETS
 PROMPTS = ["Two green stars in the sea.", "A red colored cat.", "One heart on the moon.", "Six flags."]
@@ -58,10 +60,97 @@ def test_prompts_are_encoded_once(pipe):
     assert len(table) == 2 and rows[0] == rows[2] != rows[1]
 
 
+SCHEDULERS = {  # as folders of Stable Diffusion v1 set them
+    "PNDM": {"skip_prk_steps": True, "set_alpha_to_one": False},
+    "DDIM": {"clip_sample": False, "set_alpha_to_one": False},
+    "DDPM": {"variance_type": "learned_range", "clip_sample": True, "thresholding": True},
+    "LMSDiscrete": {"use_karras_sigmas": True},
+    "EulerDiscrete": {"timestep_spacing": "trailing", "interpolation_type": "linear"},
+    "EulerAncestralDiscrete": {"timestep_spacing": "linspace"},
+    "HeunDiscrete": {"use_exponential_sigmas": True},
+    "KDPM2Discrete": {},
+    "LCM": {"original_inference_steps": 50, "timestep_scaling": 10.0},
+    "TCD": {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+    "DPMSolverSDE": {"noise_sampler_seed": 1},  # of a library that is not installed
+    "DPMSolverSinglestep": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+    "DPMSolverMultistep": {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+    "UniPCMultistep": {"solver_type": "bh2", "predict_x0": True, "disable_corrector": []},
+    "DEISMultistep": {"algorithm_type": "deis", "solver_type": "logrho"},
+    "SASolver": {"predictor_order": 2, "prediction_type": "v_prediction"},
+    "FlowMatchEulerDiscrete": {"shift": 3.0},
+}
+
+
+def scheduled(folder, kind, **config):
+    """Give a copy of the shipped pipeline another scheduler."""
+    shutil.copytree(TOY / "pipeline", folder)
+    for file, changes in (
+        ("scheduler/scheduler_config.json", {"_class_name": kind, **config}),
+        ("model_index.json", {"scheduler": ["diffusers", kind]}),
+    ):
+        known = json.loads((folder / file).read_text()) | changes
+        (folder / file).write_text(json.dumps(known))
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_every_folders_sampler_gives_way_to_ours(tmp_path, kind):
+    """Whatever a folder draws with, here one seed draws one picture, and training can noise by it."""
+    pipe = diffusion.load(scheduled(tmp_path / "pipeline", f"{kind}Scheduler", **SCHEDULERS[kind]))
+    one, two = (diffusion.sample(pipe, PROMPTS, guidance=2.0, steps=3, seed=3) for _ in "ab")
+    assert np.array_equal(one, two) and one.std() > 10
+    ours = pipe.scheduler.config
+    assert (ours.algorithm_type, ours.solver_type) == ("dpmsolver++", "midpoint")
+    diffusion.forward_process(pipe.scheduler).add_noise(torch.ones(1), torch.ones(1), torch.tensor([999]))
+
+
+BROKEN = {
+    "spacing": {"timestep_spacing": "even"},
+    "two spacings": {"use_karras_sigmas": True, "use_beta_sigmas": True},
+    "prediction": {"prediction_type": "sample"},
+    "no prediction": {"prediction_type": None},
+    "words": {"beta_start": "small"},
+    "NaN": {"beta_end": float("nan")},
+    "few times": {"num_train_timesteps": 10},
+    "no schedule": {"beta_schedule": "round"},
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_schedule_is_one_sentence(tmp_path, kind):
+    folder = scheduled(tmp_path / "pipeline", "DDIMScheduler", **BROKEN[kind])
+    with pytest.raises(hub.ModelError, match=re.escape(folder)) as caught:
+        diffusion.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_steps_than_times_are_one_sentence(pipe, tmp_path):
+    with pytest.raises(config.ConfigError, match="no 1000 different times"):
+        diffusion.sample(pipe, PROMPTS, guidance=2.0, steps=1000, seed=3)
+    options = {"use_karras_sigmas": True, "beta_schedule": "squaredcos_cap_v2"}
+    crowded = diffusion.load(scheduled(tmp_path / "pipeline", "DPMSolverMultistepScheduler", **options))
+    with pytest.raises(config.ConfigError, match="no 20 different times"):
+        diffusion.sample(crowded, PROMPTS, guidance=2.0, steps=20, seed=3)
+
+
 def test_unet_round_trip(pipe, tmp_path):
     diffusion.save_unet(pipe.unet, tmp_path / "unet")
     back = diffusion.load_unet(tmp_path / "unet", pipe)
     assert all(torch.equal(a, b) for a, b in zip(pipe.unet.parameters(), back.parameters(), strict=True))
+
+
+def test_a_tuned_unet_that_is_not_finite_is_refused(pipe, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for settings in (config.settings("align"), config.settings("align", lora=2)):
+        folder = tmp_path / str(settings.lora)
+        diffusion.save_unet(nets.trainable(pipe, settings), folder)
+        [file] = folder.glob("*.safetensors")
+        weights = load_file(file)
+        next(iter(weights.values())).fill_(torch.nan)
+        save_file(weights, file, {"format": "pt"})
+        with pytest.raises(hub.ModelError, match="not finite"):
+            diffusion.load_unet(folder, pipe)
 
 
 def test_a_unet_of_another_model_is_refused(pipe, tmp_path):

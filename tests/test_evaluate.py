@@ -6,9 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import save_images
 
-from rlhf_nb import evaluate
+from rlhf_nb import config, evaluate, files
 from rlhf_nb.toy import world
+
+
+def test_too_little_memory_and_too_few_real_pictures_are_said_before_the_work(pipe, tmp_path):
+    settings = config.settings("evaluate", scale="toy")
+    evaluate.check(settings, pipe, 1000)
+    with pytest.raises(config.ConfigError, match="pictures drawn and the real ones need .* GB .*`renders`"):
+        evaluate.check(settings, pipe, 10**12)
+    save_images(tmp_path, np.zeros((3, 64, 64, 3), np.uint8), {"caption": list("abc")})
+    with pytest.raises(files.ArtifactError, match="has 3 pictures, a distance to them takes 4: give more"):
+        evaluate.check(settings.model_copy(update={"real": str(tmp_path)}), pipe, 1000)
 
 
 def test_votes_are_antisymmetric_and_respect_the_threshold():

@@ -15,8 +15,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import filled, save_images, tiny_owl
+from safetensors.torch import load_file
 
-from rlhf_nb import align, checkpoints, config, diffusion, files, generate, nets, runs, train
+from rlhf_nb import align, checkpoints, config, diffusion, files, generate, nets, pictures, runs, train
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
@@ -110,8 +111,8 @@ def test_two_processes_train_as_one_and_the_notebook_takes_over(smoke, tmp_path,
     for same in zip(*(weights for _, weights in ended.values()), strict=True):
         assert max(float((same[0] - other).abs().max()) for other in same[1:]) < 2e-4
     work = {name: attempt(tmp_path / name, "align") / "work" for name in ("1", "sharded")}
-    looks = [np.load(folder / "look-4.npy").astype(int) for folder in work.values()]
-    assert np.abs(looks[0] - looks[1]).max() <= 4  # the whole copy that draws is the sharded model
+    looks = [load_file(folder / "look-4.safetensors")["drawn"].int() for folder in work.values()]
+    assert (looks[0] - looks[1]).abs().max() <= 4  # the whole copy that draws is the sharded model
     (work["sharded"] / "checkpoint-00000004.safetensors").unlink()
     launch(str(tmp_path / "sharded.py"), tmp_path / "settings.yaml", 2, tmp_path / "sharded")  # from step 2
     assert all(
@@ -151,8 +152,8 @@ def test_two_processes_draw_what_one_does(smoke, tmp_path):
     shutil.copytree(smoke / "runs/smoke/prompts", tmp_path / "runs/smoke/prompts")
     launch("rlhf_nb.generate", tmp_path / "settings.yaml", 2, tmp_path / "runs")
     drawn, whole = (
-        files.ImageFolder(attempt(tmp_path / "runs", "generate") / "images"),
-        files.ImageFolder(smoke / "runs/smoke/generate/images"),
+        pictures.ImageFolder(attempt(tmp_path / "runs", "generate") / "images"),
+        pictures.ImageFolder(smoke / "runs/smoke/generate/images"),
     )
     assert (
         len(drawn) == len(whole) and np.abs(drawn[:].astype(int) - whole[:]).max() <= 2
@@ -216,7 +217,7 @@ def test_scale_sd15_on_its_own_folder_layout(sd15, monkeypatch):
         batch=8,
     )
     run.finish()
-    images = files.ImageFolder(runs.result("sd15", "generate", "images"))
+    images = pictures.ImageFolder(runs.result("sd15", "generate", "images"))
     people = store.Store(sd15 / "people.sqlite")
     people.add(
         [

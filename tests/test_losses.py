@@ -1,6 +1,7 @@
 """Identities of every objective."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,6 +111,50 @@ def test_min_snr_weighs_the_error_of_the_clean_latents(pipe, kind):
     assert torch.allclose(
         weighed, snr.clamp(max=5.0) * (clean - b["latents"]).square().mean((1, 2, 3)), rtol=1e-3
     )
+
+
+@pytest.mark.parametrize("kind", losses.PREDICTIONS)
+def test_the_self_normalised_error_is_that_of_the_clean_latents_over_its_own_size(pipe, kind):
+    """|x_hat - x|^2 / mean |x_hat - x|, whatever the U-Net predicts, up to the cap."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    b, g = batch(pipe), torch.Generator().manual_seed(1)
+    predicted = torch.randn(b["latents"].shape, generator=g)
+    kinds = {"flow_prediction": DPMSolverMultistepScheduler}
+    options = {"use_flow_sigmas": True} if kind in kinds else {}
+    scheduler = kinds.get(kind, DDIMScheduler).from_config(
+        pipe.scheduler.config, prediction_type=kind, **options
+    )
+    b["text"] = b.pop("encoder_hidden_states")
+    noised = losses.Noised(SimpleNamespace(scheduler=scheduler), SimpleNamespace(**b))
+    a, sigma = (v.view(-1, 1, 1, 1) for v in (scheduler.alphas_cumprod[b["timesteps"]], noised.time / 1000))
+    clean = {
+        "epsilon": (noised.noisy - (1 - a).sqrt() * predicted) / a.sqrt(),
+        "v_prediction": a.sqrt() * noised.noisy - (1 - a).sqrt() * predicted,
+        "flow_prediction": noised.noisy - sigma * predicted,
+    }[kind]
+    off = clean - b["latents"]
+    expected = off.square().mean((1, 2, 3)) / off.abs().mean((1, 2, 3))
+    assert torch.allclose(noised.error(predicted, "self-normalised", most=1e9), expected, rtol=1e-3)
+    assert (noised.error(predicted, "self-normalised", most=0.1) < expected).all()
+    assert torch.allclose(noised.error(predicted), losses.gap(predicted, noised.target))
+
+
+def test_strata_give_every_entry_a_part_of_the_timesteps():
+    rows = losses.strata({"row": torch.tensor([4, 9]), "group": torch.tensor([0, 1])}, pairs=3, low=0.4)
+    assert rows["row"].tolist() == [4, 9] * 3 and rows["group"].tolist() == list(range(6))
+    assert torch.allclose(rows["low"], torch.tensor([0.4, 0.4, 0.6, 0.6, 0.8, 0.8]))
+    assert torch.allclose(rows["high"] - rows["low"], torch.full((6,), 0.2))
+
+
+def test_super_linear_advantages_have_the_deviation_of_one():
+    advantage = torch.randn(200, generator=torch.Generator().manual_seed(0)).clamp(-1.5, 1.5)
+    shaped = losses.super_linear(advantage, 0.5)
+    assert torch.allclose(shaped.std(), torch.ones(()), atol=1e-5)
+    assert torch.allclose(
+        shaped, advantage.sign() * advantage.abs() ** 1.5 * shaped.max() / 1.5**1.5, atol=1e-5
+    )
+    assert not losses.super_linear(torch.zeros(4), 0.5).any()
 
 
 def test_shares_make_a_sum_the_mean_over_each_source():

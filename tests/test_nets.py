@@ -1,6 +1,9 @@
 """Adapters and whole U-Nets: what is trained, what is saved, and that stock diffusers reads it."""
 
+import re
+
 import numpy as np
+import pytest
 import torch
 from test_objective import PROMPTS, tuned
 
@@ -19,6 +22,25 @@ def drawn_alike(pipe, stock, unet):
     plain = diffusion.sample(pipe, PROMPTS, guidance=2.0, steps=4, seed=3)
     ours = diffusion.sample(pipe, PROMPTS, unet=unet, guidance=2.0, steps=4, seed=3)
     assert np.abs(theirs - ours).max() <= 2 and np.abs(plain.astype(int) - ours).max() > 2
+
+
+WRONG = ["nothing", "", "q", "0", "norm1", "mid_block", "*"]
+
+
+@pytest.mark.parametrize("target", WRONG)
+def test_a_layer_that_takes_no_adapter_is_one_sentence(pipe, target):
+    """Beside a right one, too, where the library would leave it out in silence."""
+    settings = config.settings("align", lora=2, lora_targets=["to_q", target])
+    with pytest.raises(config.ConfigError, match=rf"{re.escape(repr(target))}.*it has conv.*to_out\.0, to_q"):
+        nets.trainable(pipe, settings)
+
+
+@pytest.mark.parametrize("target", ["conv1", "net.0.proj", "attn2.to_out.0"])
+def test_any_layer_of_numbers_takes_adapters(pipe, target):
+    unet = nets.trainable(pipe, config.settings("align", lora=2, lora_targets=[target]))
+    assert {
+        n.partition(".lora")[0].endswith(target) for n, p in unet.named_parameters() if p.requires_grad
+    } == {True}
 
 
 def test_adapters_load_in_stock_diffusers(pipe, tmp_path):

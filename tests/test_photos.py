@@ -112,8 +112,12 @@ def test_examine_in_any_batch(folder, clip, monkeypatch):
 def test_a_bad_folder_is_one_sentence(folder, clip, tmp_path):
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     # missing, without weights, of another kind
-    for name in ("nowhere/at all", str(tmp_path), str(hub.ASSETS / "clip")):
-        with pytest.raises(hub.ModelError, match="cannot be loaded from") as caught:
+    for name, words in (
+        ("nowhere/at all", "no folder"),
+        (str(tmp_path), "no weights"),
+        (str(hub.ASSETS / "clip"), "cannot be loaded from"),
+    ):
+        with pytest.raises(hub.ModelError, match=words) as caught:
             photos.Detector(name, clip)
         assert "\n" not in str(caught.value) and name in str(caught.value)
 

@@ -4,8 +4,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlhf_nb import config, prompts
+from rlhf_nb import config, files, prompts
 from rlhf_nb.prompts import Attributes, phrase
+
+
+def test_what_the_grammar_does_not_have_is_named():
+    known = {"prompt": "Two cats.", "object": "cat", "count": 2, "colour": None, "background": None}
+    for name, value in (("object", "sofa"), ("count", 2.5), ("colour", "many"), ("background", 7)):
+        with pytest.raises(
+            files.ArtifactError, match=f"'{name}' in a table of prompts is {value!r}: restore"
+        ):
+            prompts.wants(pd.DataFrame([known | {name: value}]))
+    with pytest.raises(files.ArtifactError, match="'colour' in a table of prompts is 'its column is gone'"):
+        prompts.wants(pd.DataFrame([known]).drop(columns="colour"))
+
+
+def test_too_many_prompts_to_evaluate_would_leave_none_to_test():
+    with pytest.raises(config.ConfigError, match="to_evaluate 5000 leaves none of the .* combinations"):
+        prompts.split_rows(prompts.TOY, 10, 10, 5000, 10)
 
 
 def test_the_papers_own_sentences():

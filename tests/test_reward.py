@@ -1,11 +1,13 @@
 """Rewards of every kind: one signature, their gradient, what is kept of them, the loss of the learnt one."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import save_images
 
-from rlhf_nb import files, hub, reward
+from rlhf_nb import files, hub, pictures, reward
+from rlhf_nb.feedback.store import TooFewLabels
 
 PROMPTS = ["Two green stars in the sea.", "A red colored cat.", "One heart on the moon.", "Six flags."]
 
@@ -91,11 +93,11 @@ def test_a_head_is_a_layer_on_the_concatenation():
 def test_features_are_kept_by_content(clip, tmp_path):
     images, cache = noise(), tmp_path / "cache"
     save_images(tmp_path / "a", images, {"prompt": PROMPTS})
-    first = clip.folder(files.ImageFolder(tmp_path / "a"), cache)
+    first = clip.folder(pictures.ImageFolder(tmp_path / "a"), cache)
     assert torch.equal(first, clip.images(images))
-    assert torch.equal(first, clip.folder(files.ImageFolder(tmp_path / "a"), cache))
+    assert torch.equal(first, clip.folder(pictures.ImageFolder(tmp_path / "a"), cache))
     save_images(tmp_path / "a", images[::-1], {"prompt": PROMPTS})
-    assert torch.equal(clip.folder(files.ImageFolder(tmp_path / "a"), cache), clip.images(images[::-1]))
+    assert torch.equal(clip.folder(pictures.ImageFolder(tmp_path / "a"), cache), clip.images(images[::-1]))
     assert len(list(cache.iterdir())) == 2
 
 
@@ -115,6 +117,66 @@ def test_a_preference_scorer_is_a_folder_of_clips_architecture(clip, tmp_path):
     with torch.no_grad():
         cosine = (stock(**inputs).logits_per_image / stock.logit_scale.exp()).diagonal()
     assert np.allclose(score(images, PROMPTS), 0.5 + 0.5 * cosine.numpy(), atol=1e-4)
+
+
+def labels(*groups):
+    """Labelled rows of (use, split, how many prompts, their labels), one picture a label."""
+    said = [
+        (f"{split} {k}", use, split, "count", float(label), float(label))
+        for use, split, prompts, given in groups
+        for k in range(prompts)
+        for label in given
+    ]
+    return pd.DataFrame(said, columns=["prompt", "use", "split", "category", "label", "truth"])
+
+
+LEARN, TEST = ("label", "seen", 12, (1, 0)), ("test", "heldout", 2, (1, 0))
+FEW = {
+    "only labelled prompts": ([LEARN], "0 labelled images of new prompts to test on"),
+    "only test prompts": ([TEST], "0 labelled images to learn from"),
+    "all good": ([("label", "seen", 12, (1,)), TEST], "11 labelled images to learn from .11 good."),
+    "all bad": ([("label", "seen", 12, (0,)), TEST], "11 labelled images to learn from .0 good."),
+    "one prompt": ([("label", "seen", 1, (1, 0)), TEST], "0 labelled images to learn from"),
+    "few": ([("label", "seen", 4, (1, 0)), TEST], "6 labelled images to learn from"),
+    "nothing aside": (
+        [("label", "seen", 5, (1, 0)), ("test", "seen", 5, (1, 0)), TEST],
+        "0 labelled images to cal",
+    ),
+    "no new prompts": ([LEARN, ("test", "seen", 2, (1, 0))], "0 labelled images of new prompts"),
+    "all good ones to test on": ([LEARN, ("test", "ood", 9, (1,))], "9 labelled images of new .*9 good"),
+}
+
+
+@pytest.mark.parametrize("groups, message", FEW.values(), ids=FEW)
+def test_too_few_or_one_sided_labels_are_one_sentence(groups, message):
+    with pytest.raises(TooFewLabels, match=f"{message}.*notebook 03_feedback"):
+        reward.parted(labels(*groups), 0)
+
+
+def test_labels_are_parted_by_prompt():
+    rows = labels(LEARN, TEST)
+    learn, check, test = reward.parted(rows, 0)
+    assert [len(part) for part in (learn, check, test)] == [22, 2, 4]
+    assert sorted([*learn.index, *check.index, *test.index]) == rows.index.tolist()
+    assert not set(learn.prompt) & set(check.prompt)
+
+
+def test_labels_are_read_whole_and_for_their_own_images(tmp_path):
+    rows = labels(LEARN, TEST)
+    save_images(tmp_path, np.zeros((len(rows), 8, 8, 3), np.uint8), rows)
+    images, path = pictures.ImageFolder(tmp_path), tmp_path / "labels.csv"
+    rows.assign(label=rows.label.where(rows.index > 2)).to_csv(path, index=False)
+    assert reward.labelled(path, images).index.tolist() == [*range(3, len(rows))]
+    for wrong in (
+        rows[:-1],
+        rows[::-1],
+        rows.drop(columns="use"),
+        rows.assign(label="good"),
+        rows.assign(label=2.0),
+    ):
+        wrong.to_csv(path, index=False)
+        with pytest.raises(files.ArtifactError, match="labels.csv.*run notebook 03_feedback again"):
+            reward.labelled(path, images)
 
 
 class Dot(torch.nn.Module):

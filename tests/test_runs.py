@@ -5,11 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, filled, save_images
 
-from rlhf_nb import align, config, files, hub, locks, runs, stages
+from rlhf_nb import align, config, files, hub, locks, pictures, runs, stages
 
 
 def made(stage="prompts", needs=(), **given):
@@ -76,9 +77,9 @@ def test_pictures_are_published_by_links_and_stay_what_they_were(runs_folder):
     save_images(run.path("images"), images, {"prompt": ["a", "b"]})
     run.finish()
     published = runs.result("smoke", "generate", "images")
-    files.save_pngs(run.path("images"), images + 255, ["000000.png", "000001.png"])
+    pictures.save_pngs(run.path("images"), images + 255, ["000000.png", "000001.png"])
     (run.path("images") / "metadata.csv").write_text("spoiled")
-    assert (files.ImageFolder(published)[:] == 0).all()
+    assert (pictures.ImageFolder(published)[:] == 0).all()
 
 
 def test_a_stage_without_its_parts_is_not_published(runs_folder):
@@ -205,6 +206,82 @@ def test_missing_inputs_name_the_notebook(runs_folder):
         runs.manifest("smoke", "prompts")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"digest": None},
+        {"inputs": ["prompts"]},
+        {"inputs": {"align": "x"}},
+        {"inputs": {"prompts": "x"}},
+        {"settings": None},
+        {"files": []},
+        {"seconds": "long"},
+        {"finished": None},
+    ],
+)
+def test_a_manifest_that_is_none_is_named(runs_folder, damage):
+    made().finish()
+    path = runs_folder / "smoke/prompts/manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(files.ArtifactError, match="run notebook 01_prompts again .-p scale smoke"):
+        runs.manifest("smoke", "prompts")
+
+
+def test_settings_that_are_no_more_are_named(runs_folder):
+    made().finish()
+    path = runs_folder / "smoke/prompts/manifest.json"
+    path.write_text(path.read_text().replace('"to_test"', '"to_taste"'))
+    with pytest.raises(files.ArtifactError, match="'prompts' had other settings .*'to_taste'.* again"):
+        runs.settings_of("smoke", "prompts")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:-9], lambda text: "", lambda text: text.replace("T", "F")]
+)
+def test_a_table_that_is_not_what_was_made_is_named(runs_folder, damage):
+    made().finish()
+    path = runs_folder / "smoke/prompts/prompts.csv"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(
+        files.ArtifactError, match="prompts.csv is damaged or was changed by hand: restore it"
+    ):
+        runs.result("smoke", "prompts", "prompts.csv")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"begun": "x", "spent": NaN}', "[" * 100_000])
+def test_a_damaged_attempt_begins_its_count_anew(runs_folder, content):
+    run = made()
+    for name in ("work/attempt.json", "started.json"):
+        run.path(name).write_text(content)
+    again = made()
+    assert again.folder == run.folder and again.finish()["seconds"] < 60
+
+
+def test_two_starts_in_one_process_publish_the_whole_stage(runs_folder):
+    one, other = made(), made()
+    one.csv("more.csv", [{"x": 1}])
+    one.finish()
+    other.finish()
+    there = sorted(p.name for p in (runs_folder / "smoke/prompts").iterdir())
+    assert there == ["manifest.json", "more.csv", "prompts.csv"]
+
+
+@pytest.mark.parametrize(
+    "given, folder",
+    [
+        ("", ROOT / "runs"),
+        ("elsewhere/a b", ROOT / "elsewhere/a b"),
+        ("~/x", Path.home() / "x"),
+        ("/x", Path("/x")),
+    ],
+)
+def test_where_runs_are(monkeypatch, given, folder):
+    monkeypatch.setenv("RLHF_NB_RUNS", given)
+    for here in (ROOT, ROOT / "notebooks"):
+        monkeypatch.chdir(here)
+        assert runs.root() == folder
+
+
 def test_wrong_columns_are_named(tmp_path):
     (tmp_path / "p.csv").write_text("promt,use\nTwo cats.,label\n")
     with pytest.raises(files.ArtifactError, match="no column 'prompt'"):
@@ -218,7 +295,7 @@ def test_images_round_trip_and_a_corrupt_one_is_named(tmp_path):
 
     images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
     save_images(tmp_path, images, {"prompt": ["a", "b", "c"]})
-    folder = files.ImageFolder(tmp_path)
+    folder = pictures.ImageFolder(tmp_path)
     assert np.array_equal(folder[:], images) and np.array_equal(folder[np.array([2, 0])], images[[2, 0]])
     (tmp_path / "000001.png").write_bytes((tmp_path / "000001.png").read_bytes()[:60])
     with pytest.raises(files.ArtifactError, match="000001.png"):
@@ -228,7 +305,9 @@ def test_images_round_trip_and_a_corrupt_one_is_named(tmp_path):
 def test_an_unwritable_folder_is_one_sentence(runs_folder):
     runs_folder.parent.mkdir(exist_ok=True)
     runs_folder.write_text("a file where a folder should be")
-    with pytest.raises(files.ArtifactError, match="cannot write"):
+    with pytest.raises(
+        files.ArtifactError, match="prompts cannot be written .Not a directory.: make room or"
+    ):
         made()
 
 
@@ -271,12 +350,16 @@ def rename_column(path):
             lambda path: path.write_bytes(b"no picture"),
             "image .*000000.png cannot be read .*: restore it",
         ),
-        ("runs/smoke/prompts/prompts.csv", rename_column, "prompts.csv has no column 'category'"),
+        (
+            "runs/smoke/prompts/prompts.csv",
+            rename_column,
+            "prompts.csv is damaged or was changed by hand: restore it, or run notebook 01_prompts again",
+        ),
         ("pipeline/unet", shutil.rmtree, "has no unet: not a whole Stable Diffusion folder"),
         (
             "runs/smoke/align.partial",
             lambda path: path.write_text(""),
-            "cannot write to .*align.partial/.* .*: free or unlock it",
+            "align.partial/.* cannot be written .*: make room or unlock it",
         ),
     ],
 )

@@ -95,6 +95,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     assert again == rows and torch.equal(whole.weight, resumed.weight)
 
 
+def test_a_foreign_file_among_checkpoints_gives_way(tmp_path):
+    whole, rows = run(tmp_path)
+    for about in (None, {"step": "4"}, {"step": "many", "rows": "[]", "scaler": "null"}):
+        safetensors.torch.save_file(
+            {"p0": torch.ones(2)}, tmp_path / "checkpoint-00000009.safetensors", about
+        )
+        assert run(tmp_path)[1] == rows
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     run(tmp_path)
     _, loss_at = problem()

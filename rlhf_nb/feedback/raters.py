@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 
-from .store import LABELS
+from .store import LABELS, TooFewLabels
 
 # Fleiss' kappa between people on such labels, three raters an image, computed from a public set: several
 # attributes 0.650 is the yardstick of single colours and places too, which have none of their own.
 KAPPA = {"count": 0.684, "colour": 0.650, "background": 0.650, "combination": 0.650}
 UNSURE = 0.2  # a simulated rater skips below this confidence
+SEEN = 5  # good pictures, or bad ones, before it is held against a rater that he does not recognise them
 
 
 def latest(table):
@@ -39,20 +40,50 @@ def majority(table):
     return (clear.good > clear.bad).astype(float)
 
 
+def one_label(table, chance, how="majority"):
+    """Label per image, 1.0 good, 0.0 bad, by `majority` or by `chance`, its probability (a Series by image).
+
+    Images at even chances are left out. Raises TooFewLabels where no image is left.
+    """
+    sure = chance[~np.isclose(chance, 0.5)]
+    labels = majority(table) if how == "majority" else (sure > 0.5).astype(float)
+    if labels.empty:
+        votes = counts(table)
+        ties = ((votes.good == votes.bad) & (votes.good > 0)).sum()
+        raise TooFewLabels(
+            f"no image gets a label: of {len(votes)} judged by {table.rater.nunique()} raters {ties} are "
+            f"tied and {len(votes) - ties} mostly skipped; have one more rater judge them"
+        )
+    return labels
+
+
 def dawid_skene(table, rounds=100):
     """The rater-quality model of Dawid and Skene (1979; crowd-kit): (P(good) by image, skill by rater).
 
-    Skill has the columns good and bad, the estimated chance to recognise each, and labels, their number;
-    skips are no votes.
+    Skill has the columns good and bad, the estimated chance to recognise each, NaN where the rater judged
+    none such; labels, their number; and caught, who does not look: over at least thirty images he recognises
+    less than 70 % on average of good and of bad ones, where a kind of which he judged fewer than SEEN does
+    not count. Where it would be everybody it is nobody: judgements alone do not tell then who is right. Skips
+    are no votes. Raises TooFewLabels where all are skips.
     """
     from crowdkit.aggregation import DawidSkene
 
     votes = latest(table[table.label != "skip"])
+    if votes.empty:
+        raise TooFewLabels(
+            f"none of the {len(table)} judgements says good or bad: label images in the widget of notebook "
+            "03_feedback, or give a file with -p imported, and run it again"
+        )
     model = DawidSkene(n_iter=rounds).fit(votes.rename(columns={"image": "task", "rater": "worker"}))
     given = model.errors_.unstack(sort=False)  # by rater: columns (truth, label)
     skill = pd.DataFrame({label: given.get((label, label), 0.0) for label in ("good", "bad")}).fillna(0.0)
     chance = model.probas_.reindex(columns=["good"], fill_value=0.0).good
-    return chance, skill.rename_axis("rater").assign(labels=votes.rater.value_counts())
+    good = votes.image.map(chance)
+    seen = pd.DataFrame({"good": good, "bad": 1 - good}).groupby(votes.rater).sum()  # how many of each
+    labels = votes.rater.value_counts()
+    poor = (skill.where(seen >= SEEN).mean(axis=1) < 0.7) & (labels >= 30)
+    skill = skill.where(seen >= 0.5).assign(labels=labels, caught=poor & ~poor.all())
+    return chance, skill.rename_axis("rater")
 
 
 def fleiss(votes):

@@ -26,6 +26,7 @@ VOTES = """CREATE TABLE IF NOT EXISTS votes (
     vote INTEGER CHECK (vote IN (-1, 0, 1)), pictures TEXT NOT NULL, time REAL NOT NULL)"""
 ADD = """INSERT INTO judgements (rater, image, prompt, label, shown_with, position, picture, seconds, time)
     VALUES (:rater, :image, :prompt, :label, :shown_with, :position, :picture, :seconds, :time)"""
+OURS = "SELECT id, rater, image, prompt, label, shown_with, seconds, time, undoes FROM judgements LIMIT 0"
 UNDO = """INSERT INTO judgements (rater, image, prompt, time, undoes)
     SELECT rater, image, prompt, ?, id FROM judgements WHERE id = ? AND rater = ? AND label IS NOT NULL"""
 HOLDING = """SELECT id, rater, image, prompt, label, shown_with, position, picture, seconds, time
@@ -35,31 +36,58 @@ STANDING = """SELECT rater, prompt, asked, vote, pictures FROM votes
     WHERE id IN (SELECT max(id) FROM votes GROUP BY rater, prompt, asked, pictures) ORDER BY id"""
 
 
+PLACE = (  # what SQLite says where not the file is at fault but the place it lies in
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL),
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM),
+)
+
+
 class LabelFileError(config.UserError, ValueError):
-    """A file of labels is wrong; the message names what and the remedy, and nothing of it was taken."""
+    """Labels or a file of them are wrong; the message names what and the remedy, and nothing was taken."""
+
+
+class TooFewLabels(config.UserError, ValueError):
+    """There are labels, but not enough of a kind to go on; the message says of which."""
 
 
 @contextmanager
 def _opened(path):
-    """One transaction on a file, on disk when it ends."""
-    with closing(sqlite3.connect(path, timeout=60)) as db, db:
-        try:
+    """One transaction on a file, on disk when it ends. Raises LabelFileError where SQLite cannot do it."""
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as db, db:
             db.execute("PRAGMA synchronous = FULL")
-        except sqlite3.DatabaseError as error:
-            raise LabelFileError(
-                f"{path} cannot be read as a store of labels ({error}): restore it, or move it away to begin "
-                "anew"
-            ) from None
-        yield db
+            yield db
+    except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+        raise  # a caller's mistake
+    except sqlite3.DatabaseError as error:
+        remedy = "restore it, or move it away to begin anew"
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in PLACE:
+            remedy = "give it room and leave to write, then do it again; what it holds is kept"
+        raise LabelFileError(
+            f"{path} cannot be used as a store of labels ({config.cause(error)}): {remedy}"
+        ) from None
 
 
-def _schema(db):
+def _examined(db, probe):
+    """The `user_version` of a file that is new, or whole and ours, so that it answers `probe`."""
+    if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        db.execute(probe)
+    if (found := db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+        raise sqlite3.DatabaseError(found)
     return db.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _table(path, query):
+    """The rows of a query, a DataFrame."""
+    with _opened(path) as db:
+        rows = db.execute(query)
+        names = [column[0] for column in rows.description]
+        return pd.DataFrame.from_records(rows.fetchall(), columns=names, coerce_float=True)
 
 
 def _undo(db, identity, rater):
     if not db.execute(UNDO, (time.time(), identity, rater)).rowcount:
-        raise ValueError(f"rater {rater!r} has no judgement {identity} to undo")
+        raise LabelFileError(f"rater {rater!r} has no judgement {identity} to undo: run the cell again")
 
 
 class Store:
@@ -71,10 +99,10 @@ class Store:
     def __init__(self, path):
         self.path = path
         with _opened(self.path) as db:
-            if _schema(db) == SCHEMA:
+            if _examined(db, OURS) == SCHEMA:
                 return  # a finished file is not touched
             db.execute("BEGIN IMMEDIATE")  # two kernels may meet a new file at once
-            version = _schema(db)
+            version = _examined(db, OURS)
             if version > SCHEMA:
                 raise LabelFileError(
                     f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA}): "
@@ -92,12 +120,13 @@ class Store:
 
         They are dicts with rater, image, prompt, label and optionally shown_with, position, picture (its
         `fingerprint`), seconds, time. In the same stroke judgement `replaces` of the first one's rater is
-        taken back. Raises ValueError for a label that is none; then nothing is kept.
+        taken back. Raises LabelFileError for a label that is none and where it cannot write; then nothing is
+        kept.
         """
         rest = {"shown_with": "", "position": None, "picture": None, "seconds": None, "time": time.time()}
         for row in rows:
             if row["label"] not in LABELS:
-                raise ValueError(
+                raise LabelFileError(
                     f"label of image {row['image']} must be one of {', '.join(LABELS)}, not {row['label']!r}"
                 )
         with _opened(self.path) as db:
@@ -108,16 +137,15 @@ class Store:
     def undo(self, identity, rater):
         """Take back judgement `identity` of `rater`.
 
-        The row stays, a second row says that it no longer holds. Raises ValueError where the rater has no
-        such judgement.
+        The row stays, a second row says that it no longer holds. Raises LabelFileError where the rater has
+        no such judgement.
         """
         with _opened(self.path) as db:
             _undo(db, identity, rater)
 
     def table(self):
         """The judgements that hold, a DataFrame of what `add` takes and their id."""
-        with _opened(self.path) as db:
-            return pd.read_sql_query(HOLDING, db)
+        return _table(self.path, HOLDING)
 
 
 class Votes:
@@ -130,6 +158,7 @@ class Votes:
     def __init__(self, path):
         self.path = path
         with _opened(self.path) as db:
+            _examined(db, STANDING)
             db.execute(VOTES)
 
     def add(self, rater, prompt, asked, vote, pictures):
@@ -142,8 +171,7 @@ class Votes:
 
     def table(self):
         """The votes that hold: rater, prompt, asked, vote, pictures."""
-        with _opened(self.path) as db:
-            return pd.read_sql_query(STANDING, db)
+        return _table(self.path, STANDING)
 
 
 def fingerprint(image):
@@ -152,11 +180,19 @@ def fingerprint(image):
 
 
 def fits(judgement, images, prompts):
-    """Whether a judgement (a dict) is of a picture at hand, row `image` of `images` and `prompts` (N,).
+    """Whether a judgement (a dict) is of a picture at hand, row `image` of `images` and `prompts` (N,)."""
+    return not misfit(judgement, images, prompts)
 
-    It is not where that row does not exist, stands for another prompt by now, or is known to be another
-    picture. Older judgements name no picture.
+
+def misfit(judgement, images, prompts):
+    """Why a judgement is of no picture at hand, "" where it is of one.
+
+    "name" where that row does not exist, "prompt" where it stands for another prompt by now, "picture" where
+    it is known to be another picture. Older judgements name no picture.
     """
     row, picture = judgement["image"], judgement.get("picture")
-    there = isinstance(row, int) and 0 <= row < len(prompts) and prompts[row] == judgement["prompt"]
-    return there and (pd.isna(picture) or picture == fingerprint(images[[row]][0]))
+    if not (isinstance(row, int) and 0 <= row < len(prompts)):
+        return "name"
+    if prompts[row] != judgement["prompt"]:
+        return "prompt"
+    return "" if pd.isna(picture) or picture == fingerprint(images[[row]][0]) else "picture"

@@ -7,12 +7,13 @@ VS Code show them alike.
 import html
 import os
 import time
-from functools import partial
+from functools import partial, wraps
 
 import ipywidgets as w
 import numpy as np
 import pandas as pd
 
+from ..config import UserError
 from ..figures import png
 from .store import LABELS, fingerprint, fits
 
@@ -31,13 +32,17 @@ AGAIN = 0.05  # share of the groups that come back
 
 
 def _choice(options, answer, **style):
-    """Buttons for one of several answers; answer(value) is called when it is not the one `given` before."""
+    """Buttons for one of several answers; answer(value) is called when it is not the one `given` before.
+
+    Where that is False, the answer before stays pressed.
+    """
     buttons = w.ToggleButtons(options=options, value=None, style=style)
 
     def changed(change):
         if change.new not in (None, buttons.given):
-            buttons.given = change.new
-            answer(change.new)
+            before, buttons.given = buttons.given, change.new
+            if answer(change.new) is False:
+                buttons.given = buttons.value = before
 
     buttons.observe(changed, "value")
     return buttons
@@ -50,6 +55,20 @@ def _show(widget, sentence, progress, given):
     for question, buttons in widget.choices.items():
         buttons.given = given.get(question)  # first, so that it is not taken for a new answer
         buttons.value = buttons.given
+
+
+def _told(answer):
+    """An answer of a widget that its store may refuse: then the widget says why, and the answer is False."""
+
+    @wraps(answer)
+    def answered(widget, *given):
+        try:
+            return answer(widget, *given)
+        except UserError as error:
+            widget.progress.value = f"<strong>Nothing was kept: {html.escape(str(error))}.</strong>"
+            return False
+
+    return answered
 
 
 def sequence(prompts, rater, seed=0):
@@ -116,6 +135,7 @@ class Labeler(w.VBox):
             self.columns[slot].children[0].value = png(self.images[[row]][0])
         self.since = time.time()
 
+    @_told
     def label(self, slot, label):
         """Judge picture `slot` of the group on show; a second word on it takes the first one back."""
         image, position = self.rows[slot], 3 * self.group + slot
@@ -129,16 +149,17 @@ class Labeler(w.VBox):
             "seconds": time.time() - self.since,
             "picture": fingerprint(self.images[[image]][0]),
         }
-        before = self.done.pop(position, {}).get("id")
-        [identity] = self.store.add([judgement], before)
+        [identity] = self.store.add([judgement], self.done.get(position, {}).get("id"))
+        self.done.pop(position, None)  # it is the last one now
         self.done[position] = judgement | {"id": identity}
         self._show()
 
+    @_told
     def undo(self):
         """Take back the last label, of this kernel or an earlier one, and show its group again."""
         if self.done:
-            _, last = self.done.popitem()
-            self.store.undo(last["id"], self.rater)
+            self.store.undo([*self.done.values()][-1]["id"], self.rater)
+            self.done.popitem()
             self._show()
 
     def _typed(self, change):
@@ -203,6 +224,7 @@ class Comparer(w.VBox):
             pairs = framed.reshape(-1, 2, *framed.shape[1:])  # (K / 2, 2, H, W, 3)
             side.value = png(np.vstack([np.hstack(pair) for pair in pairs]))
 
+    @_told
     def vote(self, asked, side):
         """The right side (+1), the left one (-1) or neither (0) is better.
 

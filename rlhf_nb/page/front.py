@@ -78,10 +78,11 @@ def sentences(run):
     said = {name: format(numbers[name], how) for name, how in FORMATS.items()}
     varied = read_table(run.read("evaluate", "diversity.csv"))
     said["variety_all"], said["variety_right"] = (100 * varied.difference / varied.base).map("{:+.0f}".format)
-    said["power"] = f"{runs.settings_of(run.settings.scale, 'align')['knobs']['power']:.0f}"
-    gains = read_table(run.read("reward", "gains.csv")).query(REWARD).set_index("pairs of")
-    gains = gains.loc[["any prompts", "one prompt"], ["share", "low", "high"]]
-    frontier = read_table(run.path("frontier.csv")).query("beta == 0.06").sort_values("source")
+    said["power"] = f"{runs.settings_of(run.settings.scale, 'align')['knobs'].get('power', 1):.0f}"
+    gains = read_table(run.read("reward", "gains.csv")).query(REWARD).groupby("pairs of")
+    gains = gains[["share", "low", "high"]].first().reindex(["any prompts", "one prompt"])
+    columns = {"source": str, **dict.fromkeys(["beta", "power", *EFFECT], float)}
+    frontier = read_table(run.path("frontier.csv"), columns).query("beta == 0.06").sort_values("source")
     powers = frontier.groupby("power")[EFFECT].first().reindex([3.0, 1.0])
     names = ["any_prompts", "one_prompt", "power_3", "power_1"]
     effects = pd.DataFrame(100 * np.vstack([gains, powers]), names, ["gain", "low", "high"])

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from .. import align, config, diffusion, evaluate, files, generate, prompts, readers, reward, runs
+from .. import align, config, diffusion, evaluate, files, generate, pictures, prompts, readers, reward, runs
 from . import points
 
 
@@ -50,7 +50,7 @@ def draw_again(run, pipe, reader, table):
         guidance=s.drawing_guidance,
         steps=s.steps,
     )
-    images = files.ImageFolder(folder)
+    images = pictures.ImageFolder(folder)
     right = reader.examine(images[:], prompts.wants(asked))["all"]
     return images, images.rows.assign(label=np.nan, truth=right)
 
@@ -111,7 +111,7 @@ def train(run, pipe, reader, clip, table):
 
     {"purity": share of the weight that lies on truly right images, "labels", "images": how many it used}
     """
-    s, images = run.settings, files.ImageFolder(run.read("generate", "images"))
+    s, images = run.settings, pictures.ImageFolder(run.read("generate", "images"))
     rows = labels_for(run, images)
     score = learnt(run, clip, images, rows) if s.arm in ("reward", "shuffled") else None
     labels = rows.label.count() if score or s.arm == "labels" else 0
@@ -172,6 +172,7 @@ def main(settings):
     run = runs.Run(f"study/{points.key(settings)}", settings, ["prompts", "generate", "feedback", "reward"])
     table = files.read_table(run.read("prompts", "prompts.csv"), ("prompt", "use", "category", "split"))
     pipe, clip = diffusion.load(settings.pipeline), reward.Clip(settings.clip)
+    evaluate.check(settings, pipe, settings.kept + settings.prompts * settings.repeats)
     reader, unet, about = readers.load(settings.judge, clip), pipe.unet, {}
     if settings.arm != "none":
         unet, about = train(run, pipe, reader, clip, table)

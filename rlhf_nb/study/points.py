@@ -4,8 +4,12 @@ import hashlib
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from .. import config
+from ..bounds import Few
 from ..stages import EXECUTION, Study
 
 SWEEPS = Path(config.__file__).parents[1] / "notebooks" / "sweeps.yaml"
@@ -14,6 +18,29 @@ MEASURING = (  # all that bears on the base model
     *("pipeline", "judge", "clip"),
 )
 HEAD = ("updates", "lr", "hidden", "lam", "temperature", "batch")  # of stage `reward`: how its head learns
+
+
+class Grid(BaseModel, extra="allow"):
+    """Values of some settings, each with each."""
+
+    __pydantic_extra__: dict[str, list]
+    seeds: Few | None = None
+
+
+class Sweep(BaseModel, extra="allow"):
+    """What an experiment varies, how often it is repeated, and settings that hold for all of it."""
+
+    seeds: Few
+    vary: list[Grid] = Field(min_length=1)
+
+
+class Plan(BaseModel):
+    """The whole of sweeps.yaml."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scales: dict[str, dict[str, Any]]
+    sweeps: dict[str, Sweep]
 
 
 def key(settings):
@@ -39,7 +66,7 @@ def points(path, scale, only=()):
     {sweep: {"seeds": n, "vary": [{name: [values]}], name: value}}}; each table under `vary` is a grid, which
     may have its own number of seeds. Raises ConfigError for a sweep or a name that does not exist.
     """
-    plan = config.read(path)
+    plan = config.validated(Plan, config.read(path), path).model_dump()
     for name in set(only) - plan["sweeps"].keys():
         raise config.ConfigError(f"no sweep {name!r} in {path}; it has {', '.join(plan['sweeps'])}")
     found = {}
@@ -48,7 +75,7 @@ def points(path, scale, only=()):
         seeds, vary = sweep.pop("seeds"), sweep.pop("vary")
         common = {"scale": scale, **plan["scales"].get(scale, {}), **sweep}
         for grid in vary:
-            dials = {"seed": range(grid.pop("seeds", seeds)), **grid}
+            dials = {"seed": range(grid.pop("seeds") or seeds), **grid}
             for values in product(*dials.values()):
                 given = nested(common | dict(zip(dials, values, strict=True)))
                 found[key(config.settings("study", **given))] = given

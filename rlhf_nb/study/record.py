@@ -13,9 +13,11 @@ from operator import itemgetter
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from pydantic import Json
 from scipy.stats import ttest_1samp
 
 from .. import config, files, intervals, runs
+from ..bounds import Split
 from ..stages import Study
 from . import points
 
@@ -31,6 +33,8 @@ BEHIND = {  # settings of other stages that a point's rows rest on
 COMPARED = points.SWEEPS.with_name("comparisons.yaml")
 RECORD = points.SWEEPS.parents[1] / "book" / "records" / "study.csv"
 POINT = ["key", "split", "guidance"]  # what a row is of
+ROW = {"settings": str, "split": Split, "guidance": float, "n": float, "hits": str}
+ORIGIN = {"asked": str, "made": str, "device": str, "seconds": float}  # of a recorded row
 
 
 def basis(scale):
@@ -67,10 +71,9 @@ def finished(scale):
 
 def known(scale):
     """The recorded rows and those of this machine's finished points, which "source" tells apart."""
-    columns = ("settings", "split", "hits")
-    parts = [files.read_table(RECORD, (*columns, "asked")).assign(source="recorded")]
+    parts = [files.read_table(RECORD, ROW | ORIGIN, "restore it").assign(source="recorded")]
     for made in finished(scale):
-        rows = files.read_table(runs.result(scale, made["stage"], "rows.csv"), columns)
+        rows = files.read_table(runs.result(scale, made["stage"], "rows.csv"), ROW)
         about = {"made": made["finished"][:10], "device": made["device"], "seconds": made["seconds"]}
         parts.append(rows.assign(**about, asked=basis(scale), source="this run"))
     return pd.concat(parts, ignore_index=True)
@@ -79,9 +82,16 @@ def known(scale):
 def described(rows):
     """`rows` with their point's "key" and, as the last columns, its settings, those of the method among them.
 
-    A setting that is newer than a row has its default.
+    A setting that is newer than a row has its default. Raises a UserError where a row is not whole.
     """
-    given = [config.settings("study", **json.loads(text)) for text in rows.settings]
+    texts = files.typed(list[Json[dict]], rows.settings.tolist(), "settings of points", "restore the record")
+    given = [config.settings("study", **settings) for settings in texts]
+    for hits, n, settings in zip(rows.hits, rows.n, given, strict=True):
+        if len(hits) != n * settings.repeats:
+            raise files.ArtifactError(
+                f"a point of {n:.0f} prompts, {settings.repeats} pictures each, has {len(hits)} verdicts: "
+                f"restore {RECORD.name}, or delete that point below study/ in your runs"
+            )
     dials = pd.json_normalize([settings.model_dump(mode="json") for settings in given])
     dials = dials.rename(columns=lambda name: name.removeprefix("knobs."))
     of_point = dials.drop(columns=["scale", "splits", "prompts", "guidances"])
@@ -192,7 +202,9 @@ def between(rows, more, less):
 def told(rows, name):
     """Lines that say in words what `between` finds for the comparisons of sweep `name` (comparisons.yaml)."""
     lines = []
-    for words, queries in config.read(COMPARED)[name].items():
+    compared = dict[str, dict[str, tuple[str, str]]]
+    every = files.typed(compared, config.read(COMPARED), COMPARED, "restore it")
+    for words, queries in every.get(name, {}).items():
         gain, found = between(rows, *queries), "no rows yet"
         if gain:
             found = f"{in_points(gain)} ({trainings(gain['seeds'])}, {gain['source']})"

@@ -102,7 +102,7 @@ def load(name):
             f"judge {path} cannot be loaded ({type(error).__name__}): restore it (git checkout) or make it "
             "with notebook A1_pretrain"
         ) from error
-    return judge.eval().requires_grad_(False)
+    return hub.finite(judge, f"judge {path}").eval().requires_grad_(False)
 
 
 def lesson(seed, index):

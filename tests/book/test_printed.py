@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rlhf_nb import config, diffusion, evaluate, files, losses, reward
+from rlhf_nb import config, diffusion, evaluate, files, losses, pictures, reward
 from rlhf_nb.toy import judge, world
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ def test_prompts(kept):
 def test_images_are_those_wanted(smoke, kept):
     from rlhf_nb import prompts
 
-    images = files.ImageFolder(smoke / "runs" / "smoke" / "generate" / "images")
+    images = pictures.ImageFolder(smoke / "runs" / "smoke" / "generate" / "images")
     wanted = prompts.wanted(kept("prompts", "prompts.csv"), config.settings("generate"))
     assert images.rows.prompt.tolist() == wanted.prompt.tolist() and len(
         list(images.folder.glob("*.png"))
@@ -183,7 +183,7 @@ def test_pairs_by_the_reward_that_was_kept(smoke, kept):
     group stands under another's name."""
     labels, images = (
         kept("feedback", "labels.csv"),
-        files.ImageFolder(smoke / "runs" / "smoke" / "generate" / "images"),
+        pictures.ImageFolder(smoke / "runs" / "smoke" / "generate" / "images"),
     )
     test = labels[(labels.use == "test") & labels.label.notna() & (labels.split == "heldout")]
     clip = reward.Clip("toy/clip")
@@ -228,7 +228,7 @@ def test_training_is_equation_two(smoke, kept, pipe):
         0,
         settings.updates,
     ]
-    images = files.ImageFolder(smoke / "runs" / "smoke" / "generate" / "images")
+    images = pictures.ImageFolder(smoke / "runs" / "smoke" / "generate" / "images")
     use = (images.rows.use == "label").to_numpy()
     score = reward.load(smoke / "runs" / "smoke" / "reward" / "model", reward.Clip("toy/clip"))
     learnt = score(images[np.flatnonzero(use)], images.rows.prompt[use].tolist())

@@ -77,3 +77,25 @@ def test_parameters_come_from_words_and_files(tmp_path):
     (tmp_path / "given.yaml").write_text("beta: 0.5\nsplits: [seen]\n")
     found = run.parameters([str(tmp_path / "given.yaml"), "scale=smoke", "beta=2"])
     assert found == {"beta": 2, "splits": ["seen"], "scale": "smoke"}
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (["betta=1"], "unknown parameter 'betta' of notebook 'prompts'"),
+        (["scale=["], "value of 'scale' cannot be read"),
+        (["seed=" + "9" * 5000], "value of 'seed' cannot be read"),
+        (["no such=file.yaml"], "settings file no such=file.yaml cannot be read"),
+    ],
+)
+def test_what_a_notebook_cannot_take_is_said_before_a_kernel_starts(
+    tmp_path, monkeypatch, capsys, given, words
+):
+    monkeypatch.setattr(
+        "sys.argv", ["run.py", str(ROOT / "notebooks/01_prompts.ipynb"), f"{tmp_path}/o", *given]
+    )
+    with pytest.raises(SystemExit, match="1"):
+        run.main()
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3 and said[2].startswith("ConfigError: ") and words in said[2]
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from rlhf_nb.feedback import raters
+from rlhf_nb.feedback.store import TooFewLabels
 
 
 def table(texts):
@@ -81,7 +82,60 @@ def test_dawid_skene_catches_the_careless_rater():
 def test_one_sided_and_few_votes():
     chance, skill = raters.dawid_skene(table({0: "bad bad", 1: "bad"}))
     assert (chance == 0).all() and skill.labels.tolist() == [2, 1]
-    assert skill.good.tolist() == [0, 0] and skill.bad.tolist() == [1, 1]
+    assert skill.good.isna().all() and skill.bad.tolist() == [1, 1]  # of good ones nothing is known
+    chance, skill = raters.dawid_skene(table({0: "good good"}))
+    assert (chance == 1).all() and skill.bad.isna().all() and skill.good.tolist() == [1, 1]
     single = dict.fromkeys(range(5), "good") | {5: "good good", 6: "bad bad", 7: "good bad"}
     result = raters.agreement(table(single))  # most images have one vote; three have two
     assert np.isfinite(result["fleiss"])
+
+
+def panel(truth, *more):
+    """Judgements of three who are always right, and of others: (rater, images, labels)."""
+    said = [(f"s{k}", i, "good" if good else "bad") for k in range(3) for i, good in enumerate(truth)]
+    said += [(who, i, label) for who, images, labels in more for i, label in zip(images, labels, strict=True)]
+    return pd.DataFrame(said, columns=["rater", "image", "label"])
+
+
+BAD, GOOD = range(0, 120, 2), range(1, 121, 2)  # where every second picture is good
+HALF = np.tile([False, True], 100)
+JUDGED = {  # images, labels, whether such a rater does not look
+    "sixty bad ones bad": (BAD, ["bad"] * 60, False),
+    "sixty good ones good": (GOOD, ["good"] * 60, False),
+    "and two good ones bad": ([*BAD, 1, 3], ["bad"] * 62, False),
+    "all of them bad": (range(200), ["bad"] * 200, True),
+    "bad ones good": (BAD, ["good"] * 60, True),
+    "by chance": (range(100), ["good", "good", "bad", "bad"] * 25, True),
+    "twenty by chance": (range(20), ["good", "good", "bad", "bad"] * 5, False),
+}
+
+
+@pytest.mark.parametrize("images, labels, suspect", JUDGED.values(), ids=JUDGED)
+def test_who_is_right_about_one_kind_of_picture_is_not_caught(images, labels, suspect):
+    _, skill = raters.dawid_skene(panel(HALF, ("anna", images, labels)))
+    assert skill.caught["anna"] == suspect and skill.caught.sum() == suspect
+
+
+def test_of_a_kind_that_a_rater_never_saw_nothing_is_known():
+    _, skill = raters.dawid_skene(panel(HALF, ("anna", BAD, ["bad"] * 60)))
+    assert np.isnan(skill.good["anna"]) and skill.bad["anna"] == 1 and skill.labels["anna"] == 60
+
+
+def test_only_skips_are_too_few_labels():
+    for said in (table({0: "skip", 1: "skip skip"}), table({0: "skip"})[:0]):
+        with pytest.raises(TooFewLabels, match=f"none of the {len(said)} judgements says good or bad"):
+            raters.dawid_skene(said)
+    assert raters.majority(table({0: "skip"})).empty
+
+
+def test_only_ties_give_no_label_and_catch_nobody():
+    said = table({i: "good bad" if i % 3 else "bad good" for i in range(40)} | {40: "skip"})
+    chance, skill = raters.dawid_skene(said)
+    assert not skill.caught.any()
+    for how in ("majority", "dawid-skene"):
+        with pytest.raises(TooFewLabels, match="of 41 judged by 2 raters 40 are tied and 1 mostly skipped"):
+            raters.one_label(said, chance, how)
+
+
+def test_a_chance_of_a_half_is_no_label():
+    assert raters.one_label(None, pd.Series([0.4, 0.5, 0.9]), "dawid-skene").to_dict() == {0: 0.0, 2: 1.0}

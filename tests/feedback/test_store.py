@@ -1,5 +1,6 @@
 """The label store: nothing is lost, nothing deleted, and every schema so far still opens."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -10,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from rlhf_nb.feedback.store import LabelFileError, Store, fingerprint, fits
+from rlhf_nb.feedback.store import LabelFileError, Store, Votes, fingerprint, fits, misfit
 
 
 def row(image=0, label="good", rater="ann", prompt="Two cats."):
@@ -67,12 +68,89 @@ def test_newer_schema_is_refused(path):
         Store(path)
 
 
-def test_a_damaged_store_is_one_sentence_and_stays(path):
-    path.write_bytes(b"half a file" * 100)
-    sentence = "cannot be read as a store of labels .*restore it, or move it away"
-    with pytest.raises(LabelFileError, match=sentence):
+def other(path, version=0, table="notes (word TEXT)"):
+    """A SQLite file of some other program."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"CREATE TABLE {table}")
+        db.execute(f"PRAGMA user_version = {version}")
+    return path.read_bytes()
+
+
+def zeroed(content, first, last):
+    first, last = round(first * len(content)), round(last * len(content))
+    return content[:first] + bytes(last - first) + content[last:]
+
+
+DAMAGED = {
+    "a text": lambda path, whole: b"half a file" * 100,
+    "a picture": lambda path, whole: b"\x89PNG\r\n\x1a\n" + bytes(4096),
+    "zeroed": lambda path, whole: bytes(len(whole)),
+    "zeroed at the start": lambda path, whole: zeroed(whole, 0, 0.1),
+    "zeroed in the middle": lambda path, whole: zeroed(whole, 0.4, 0.6),
+    "zeroed at the end": lambda path, whole: zeroed(whole, 0.8, 1),
+    "truncated": lambda path, whole: whole[: len(whole) // 2],
+    "truncated within a page": lambda path, whole: whole[:-100],
+    "another program's": lambda path, whole: other(path),
+    "another program's of our version": lambda path, whole: other(path, 3),
+    "another program's judgements": lambda path, whole: other(path, 3, "judgements (id INTEGER, word TEXT)"),
+    "votes": lambda path, whole: Votes(path) and path.read_bytes(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_store_is_one_sentence_and_stays(path, tmp_path, damage):
+    Store(path).add([row(i) for i in range(400)])
+    content = damage(tmp_path / "other", path.read_bytes())
+    path.write_bytes(content)
+    sentence = "cannot be used as a store of labels .*restore it, or move it away"
+    with pytest.raises(LabelFileError, match=sentence) as error:
         Store(path)
-    assert path.read_bytes() == b"half a file" * 100
+    assert path.read_bytes() == content and len(str(error.value).splitlines()) == 1
+
+
+def test_a_damaged_file_of_votes_is_one_sentence_and_stays(path):
+    Store(path).add([row()])
+    content = path.read_bytes()
+    for wrong in (content, b"half a file" * 100):
+        path.write_bytes(wrong)
+        with pytest.raises(LabelFileError, match="restore it, or move it away"):
+            Votes(path)
+        assert path.read_bytes() == wrong
+
+
+def test_damage_under_an_open_store_is_one_sentence(path):
+    store = Store(path)
+    store.add([row(i) for i in range(400)])
+    content = zeroed(path.read_bytes(), 0.4, 0.6)
+    path.write_bytes(content)
+    with pytest.raises(LabelFileError, match="restore it"):
+        store.table()
+    assert path.read_bytes() == content
+
+
+def test_where_a_store_cannot_lie_is_one_sentence(tmp_path):
+    for place in (tmp_path, tmp_path / "none" / "f.sqlite"):
+        for kind in (Store, Votes):
+            with pytest.raises(LabelFileError, match="give it room and leave to write"):
+                kind(place)
+
+
+def test_what_cannot_be_written_takes_nothing_away(path):
+    """As on a read-only disk: no journal can be made beside the file."""
+    store, votes = Store(path), Votes(path.with_name("v.sqlite"))
+    [first] = store.add([row()])
+    for one in (store, votes):
+        one.path.with_name(f"{one.path.name}-journal").mkdir()
+    for act in (
+        lambda: store.add([row(1)]),
+        lambda: store.undo(first, "ann"),
+        lambda: votes.add("ann", "Two cats.", "alignment", 1, "abc"),
+    ):
+        with pytest.raises(LabelFileError, match="give it room .* what it holds is kept"):
+            act()
+    for one in (store, votes):
+        one.path.with_name(f"{one.path.name}-journal").rmdir()
+    assert store.table().image.tolist() == [0] and votes.table().empty
 
 
 FIRST = "id INTEGER PRIMARY KEY, rater TEXT, image INTEGER, prompt TEXT, label TEXT, shown_with TEXT"
@@ -106,6 +184,8 @@ def test_a_judgement_fits_its_own_picture_only():
     assert not any(fits(row(image), images, prompts) for image in (2, -1, "a.png"))
     assert fits({**row(0), "picture": fingerprint(images[0])}, images, prompts)
     assert not fits({**row(0), "picture": fingerprint(images[1])}, images, prompts)
+    wrong = [row(2), row(1), {**row(0), "picture": "abc"}, row(0)]
+    assert [misfit(one, images, prompts) for one in wrong] == ["name", "prompt", "picture", ""]
 
 
 WRITER = """

@@ -1,5 +1,6 @@
 """The widgets without a browser: what is said is in the store at once, a new kernel goes on from there."""
 
+import contextlib
 import sqlite3
 
 import numpy as np
@@ -61,6 +62,47 @@ def test_what_was_said_of_other_pictures_is_asked_again(label, store):
     label().typing.value = "gb"
     assert "2 of 9" in Labeler(np.zeros((9, 64, 64, 3), np.uint8), PROMPTS, store, "ann").progress.value
     assert "0 of 9" in Labeler(np.ones((9, 64, 64, 3), np.uint8), PROMPTS, store, "ann").progress.value
+
+
+@contextlib.contextmanager
+def unwritable(path):
+    """As on a read-only disk: no journal can be made beside the file."""
+    journal = path.with_name(f"{path.name}-journal")
+    journal.mkdir()
+    yield
+    journal.rmdir()
+
+
+def test_a_click_that_cannot_be_kept_is_told_and_nothing_is_lost(label, store):
+    widget = label()
+    widget.choices[0].value = "good"
+    with unwritable(store.path):
+        widget.choices[0].value = "bad"
+        assert "Nothing was kept" in widget.progress.value and shown(widget) == ["good", None, None]
+        widget.choices[1].value = "bad"
+        assert shown(widget) == ["good", None, None]
+        widget.typing.value = "g"
+        widget.back.click()
+        assert "Nothing was kept" in widget.progress.value and shown(widget) == ["good", None, None]
+    assert store.table().label.tolist() == ["good"]
+    widget.choices[1].value = "bad"
+    assert "2 of 9" in widget.progress.value and shown(widget) == ["good", "bad", None]
+    widget.back.click()
+    widget.back.click()
+    assert store.table().empty and shown(widget) == [None] * 3
+
+
+def test_a_vote_that_cannot_be_kept_is_told(tmp_path):
+    votes, sets = Votes(tmp_path / "votes.sqlite"), np.zeros((2, 2, 4, 8, 8, 3), np.uint8)
+    widget = Comparer(*sets, ["Two cats.", "A red star."], votes, "ann")
+    widget.choices["alignment"].value = 1
+    with unwritable(votes.path):
+        widget.choices["fidelity"].value = 0
+        assert "Nothing was kept" in widget.progress.value and shown(widget) == [1, None]
+        widget.choices["alignment"].value = -1
+        assert shown(widget) == [1, None] and widget.place == 0
+    widget.choices["fidelity"].value = 0
+    assert widget.place == 1 and len(votes.table()) == 2
 
 
 def test_names_and_prompts_are_no_markup(label):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlhf_nb import config, files, reward, runs
+from rlhf_nb import config, pictures, reward, runs
 from rlhf_nb.stages import Study
 from rlhf_nb.study import point, points
 
@@ -36,7 +36,10 @@ def weighed(smoke, clip, monkeypatch):
             return runs.result("smoke", stage, name)
 
     def of(**given):
-        run, images = Point(settings(**given)), files.ImageFolder(runs.result("smoke", "generate", "images"))
+        run, images = (
+            Point(settings(**given)),
+            pictures.ImageFolder(runs.result("smoke", "generate", "images")),
+        )
         rows, score = point.labels_for(run, images), None
         if run.settings.arm in ("reward", "shuffled"):
             score = point.learnt(run, clip, images, rows)

@@ -41,6 +41,24 @@ def test_what_does_not_exist_is_named(plan):
         points.points(plan, "toy")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sweeps: {}",
+        "scales: {}\nsweeps: {a: {vary: [{arm: [none]}]}}",
+        "scales: {}\nsweeps: {a: {seeds: 1, vary: []}}",
+        "scales: {}\nsweeps: {a: {seeds: many, vary: [{arm: [none]}]}}",
+        "scales: {}\nsweeps: {a: {seeds: 1, vary: [{updates: 3}]}}",
+        "scales: [toy]\nsweeps: {}",
+        "scales: {}\nsweeps: [a]",
+    ],
+)
+def test_a_plan_that_is_none_is_one_sentence(plan, content):
+    plan.write_text(content)
+    with pytest.raises(config.ConfigError, match="parameter '.*' of .*sweeps.yaml"):
+        points.points(plan, "toy")
+
+
 @pytest.mark.parametrize("scale", ["smoke", "toy"])
 def test_every_shipped_sweep_is_valid(scale):
     every = points.points(points.SWEEPS, scale)

@@ -91,6 +91,7 @@ def recorded(tmp_path, monkeypatch, runs_folder):
         usual = {
             "split": "validation",
             "guidance": 4.0,
+            "n": 1,
             "device": "cpu",
             "made": "2026-01-01",
             "seconds": 1.0,
@@ -117,10 +118,17 @@ def hold(folder, text, hits, **manifest):
     settings = json.loads(text)
     place = folder / "toy" / "study" / points.key(config.settings("study", **settings))
     place.mkdir(parents=True)
-    row = {"split": "validation", "guidance": 4.0, "hits": hits, "settings": text}
+    row = {"split": "validation", "guidance": 4.0, "n": 1, "hits": hits, "settings": text}
     pd.DataFrame([row]).to_csv(place / "rows.csv", index=False)
     made = {"stage": f"study/{place.name}", "settings": settings, "inputs": {}, "digest": "", "versions": {}}
-    made |= {"device": "cpu", "seconds": 2.0, "finished": "2026-02-02T00:00:00Z", **manifest}
+    made |= {
+        "files": {},
+        "threads": 1,
+        "device": "cpu",
+        "seconds": 2.0,
+        "finished": "2026-02-02T00:00:00Z",
+        **manifest,
+    }
     (place / "manifest.json").write_text(json.dumps(made))
 
 
@@ -158,13 +166,34 @@ def test_points_whose_settings_are_no_more_are_left_out(recorded, texts, runs_fo
     assert record.finished("toy") == [] and record.known("toy").source.tolist() == ["recorded"]
 
 
+@pytest.mark.parametrize(
+    "settings, hits, words",
+    [
+        ("{", "x.", "settings of points, row 2, Invalid JSON"),
+        ('{"scale": "toy", "colour": 1}', "x.", "unknown parameter 'colour'"),
+        ('{"scale": "toy"}', "x", "a point of 1 prompts, 2 pictures each, has 1 verdicts: restore study.csv"),
+    ],
+)
+def test_a_row_that_is_not_whole_is_named(recorded, runs_folder, settings, hits, words):
+    recorded((settings, "new", hits))
+    with pytest.raises(config.UserError, match=words):
+        record.sweep("toy", "controls")
+
+
 @pytest.mark.slow
 def test_people_among_the_raters_are_part_of_what_points_rest_on(smoke, runs_folder):
     shutil.copytree(smoke / "runs", runs_folder, ignore=shutil.ignore_patterns("images", "cache"))
     before = record.basis("smoke")
     raters = runs_folder / "smoke" / "feedback" / "raters.csv"
     table = pd.read_csv(raters)
-    table.assign(labels=table.labels + 1).to_csv(raters, index=False)  # simulated ones are their settings'
-    assert record.basis("smoke") == before
-    pd.concat([table, table.head(1).assign(rater="Ada")]).to_csv(raters, index=False)
-    assert record.basis("smoke") != before
+    manifest = raters.with_name("manifest.json")
+
+    def basis(rows):
+        rows.to_csv(raters, index=False)
+        made = json.loads(manifest.read_text())
+        made["files"]["raters.csv"] = files.digest(raters)
+        manifest.write_text(json.dumps(made))
+        return record.basis("smoke")
+
+    assert basis(table.assign(labels=table.labels + 1)) == before  # simulated ones are their settings'
+    assert basis(pd.concat([table, table.head(1).assign(rater="Ada")])) != before

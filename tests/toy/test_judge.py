@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from rlhf_nb import diffusion, files, hub, prompts
+from rlhf_nb import diffusion, hub, pictures, prompts
 from rlhf_nb.toy import judge, world
 
 
@@ -36,7 +36,7 @@ def test_judge_agrees_with_the_eye(reader):
 
     One picture in ten is a matter of taste.
     """
-    eye = files.ImageFolder(ROOT / "tests" / "eye")
+    eye = pictures.ImageFolder(ROOT / "tests" / "eye")
     answers, named = judge.read(reader, eye[:]), (eye.rows["object"] != judge.MIXED).to_numpy()
     agree = {a: np.mean(answers[a].astype(str) == eye.rows[a].astype(str)) for a in judge.CLASSES}
     floors = {"object": 0.74, "count": 0.84, "colour": 0.86, "background": 0.97}
