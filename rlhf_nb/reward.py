@@ -4,13 +4,16 @@ CLIP similarity is another, and so is a preference scorer of CLIP's architecture
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from . import files, hub, losses, prompts, seeds, train
+from . import files, hub, losses, prompts, scorers, seeds, train
+from .bounds import Share
+from .feedback.store import TooFewLabels
 
 
 class Clip:
@@ -18,13 +21,14 @@ class Clip:
 
     def __init__(self, name):
         hub.quiet()
-        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+        from transformers import CLIPImageProcessor, CLIPModel
 
-        model = hub.network(CLIPModel, name, use_safetensors=True)
-        self.model = model.float().eval().requires_grad_(False)
-        self.tokenizer = hub.loading(CLIPTokenizer, name)
-        self.processor = hub.loading(CLIPImageProcessor, name)
-        self.width = model.config.projection_dim
+        self.model = hub.network(CLIPModel, name)
+        shape = self.model.config
+        size = shape.vision_config.image_size
+        self.tokenizer = hub.tokenizer(name, shape.text_config)
+        self.processor = hub.reads(hub.loading(CLIPImageProcessor, name), (size, size), name)
+        self.width = shape.projection_dim
         if torch.cuda.is_available():
             self.model.cuda()
 
@@ -34,7 +38,7 @@ class Clip:
     @torch.no_grad()
     def images(self, images):
         """Features (B, D) of uint8 images (B, H, W, 3) or of an image folder, not normalised."""
-        out = []
+        out = [torch.empty(0, self.width)]
         for i in range(0, len(images), 256):
             x = self.processor(list(images[i : i + 256]), return_tensors="pt").pixel_values
             out.append(self._projected(x.to(self.model.device)).cpu())
@@ -53,7 +57,7 @@ class Clip:
         return self._projected(((x + 1) / 2 - mean) / std)
 
     def folder(self, images, cache):
-        """Features (N, D) of a files.ImageFolder, kept in the folder `cache` (a Path) by their content.
+        """Features (N, D) of a pictures.ImageFolder, kept in the folder `cache` (a Path) by their content.
 
         That is the content of the pictures and of this model.
         """
@@ -68,7 +72,7 @@ class Clip:
     def prompts(self, prompts):
         """Features (B, D) of prompts, not normalised; each unique prompt is encoded once."""
         unique, rows = np.unique(prompts, return_inverse=True)
-        out = []
+        out = [torch.empty(0, self.width)]
         for i in range(0, len(unique), 512):
             ids = self.tokenizer(
                 list(unique[i : i + 512]),
@@ -156,17 +160,55 @@ def load(folder, clip):
             f"reward in {folder} cannot be loaded ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:120]}): run notebook 04_reward again with this CLIP"
         ) from error
-    return Reward(clip, model)
+    return Reward(clip, hub.finite(model, f"reward in {folder}"))
 
 
 def scorer(name, folder, clip):
     """The reward called `name`: "learnt" is the saved one in `folder`, "similarity" that of `clip` (a Clip).
 
-    Anything else is a scorer's folder or hub name.
+    "module:function" makes one, see scorers; anything else is a scorer's folder or hub name.
     """
     if name == "learnt":
         return load(folder, clip)
+    if ":" in name and not Path(name).is_dir():
+        return scorers.named(name, clip)
     return Reward(clip if name == "similarity" else Clip(name), Similarity())
+
+
+def labelled(path, images):
+    """The rows of stage feedback's labels.csv (a path) that have a label, by their place in `images`.
+
+    Raises ArtifactError where it is damaged, or of other images (an ImageFolder).
+    """
+    again = "run notebook 03_feedback again"
+    words = dict.fromkeys(("prompt", "category", "split", "use"), str)
+    rows = files.read_table(path, words | dict.fromkeys(("label", "truth"), Share | None), again)
+    if rows.prompt.tolist() != images.rows.prompt.tolist():
+        raise files.ArtifactError(f"{path} is not of the images in {images.folder}: {again}")
+    return rows.dropna(subset="label")
+
+
+def parted(labels, seed):
+    """The labelled rows to learn from, to calibrate with (one prompt in ten of those), and to test on.
+
+    Raises TooFewLabels where a reward of them would mean nothing.
+    """
+    known, test = labels[labels.use == "label"], labels[labels.use == "test"]
+    names = known.prompt[~known.prompt.isin(test.prompt)].unique()
+    names = np.random.default_rng([seed, 5]).permutation(names)
+    aside = known.prompt.isin(names[: max(1, len(names) // 10)])
+    needs = {  # what for: rows, how many at least, whose use
+        "to learn from": (known[~aside], 8, "label"),
+        "to calibrate with": (known[aside], 1, "label"),
+        "of new prompts to test on": (test[test.split != "seen"], 2, "test"),
+    }
+    for what, (rows, least, use) in needs.items():
+        if len(rows) < least or rows.label.nunique() < min(least, 2):
+            raise TooFewLabels(
+                f"{len(rows)} labelled images {what} ({rows.label.sum():.0f} good) are too few: judge more "
+                f"pictures whose use is {use!r} in notebook 03_feedback, {least} or more, good and bad"
+            )
+    return known[~aside], known[aside], test
 
 
 def candidates(clip, wants, n, seed, objects, allowed):

@@ -2,19 +2,24 @@
 
     FROZEN   what the trainer keeps beside the policy: any of "reference", "old", "decoder", "reward"
     DRAWS    who draws a round's images: "policy", "old", or None where those of stage `generate` serve
-    RECORD   True: the sampler's states and their log-probabilities are kept (reverse-process methods)
+    RECORD   what is kept of the sampler's way beside "times" and "etas" (reverse-process methods), () for
+             none: of "states" (S + 1), "log_probs" (S) and "predicted" (S), what the drawer predicted
     SHARED   True: the samples of a group have one timestep and one noise
     Knobs    the method's numbers, a pydantic model; notebooks pass them as one mapping `knobs`
 
     rows(samples, knobs) -> {"row": (M,) into the samples, "weight" | "advantage" | "group" | ...: (M,)}
-        what a round trains on; with "chance" (M,) entries come in proportion to it, with "group" whole groups
+        what a round trains on; with "chance" (M,) entries come in proportion to it, with "group" whole
+        groups, with "low" and "high" (M,), of [0, 1), at timesteps of that part
     loss(nets, batch, knobs) -> ((B,) terms, already weighed, and {name: (B,)} to log)
         the trainer adds their mean over D_model to that over D_pre (batch.is_model tells which)
-    after(nets, knobs)
-        between two rounds: how "old" follows the policy; only where FROZEN names "old"
+    after(nets, knobs, number)
+        before round `number`, from 1: how "old" follows the policy; only where FROZEN names "old"
+    etas(knobs, number, steps) -> (steps,)
+        noise of the sampler's steps in round `number`; only where a way is recorded, and without it
+        `knobs.eta` at all steps but the last
 
 A knob `beta` says that the method takes pre-training pairs. A method that records the way draws and trains
-without guidance, so that both see the same predictions.
+without guidance, so that both see the same predictions. What trains nothing is in `drawing`.
 
 `samples` is a batches.Samples, `batch` what batches.Batches.take returns. `nets.policy`, `nets.reference` and
 `nets.old` are called as (x_t, t, text) -> noise_pred; `nets.decoder(latents)` -> images in [-1, 1] and
@@ -35,7 +40,7 @@ class Numbers(BaseModel):
 
 def names():
     """The methods there are."""
-    return sorted(found.name for found in pkgutil.iter_modules(__path__))
+    return sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.ispkg)
 
 
 def load(name):

@@ -1,6 +1,12 @@
 """Denoising diffusion policy optimisation (Black et al., 2024, arXiv 2305.13301): every step of the sampler
-is an action; its probability under the policy rises or falls with the image's advantage, within a clip.
+is an action, whose probability rises or falls with the image's advantage A.
+
+    SF   - A log p(x_next | x_t), for one update a round
+    IS   max(-A ratio, -A ratio held within 1 +- clip), ratio = p(x_next | x_t) / p_drawer(x_next | x_t)
 """
+
+from types import SimpleNamespace
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -10,38 +16,41 @@ from . import Numbers
 
 FROZEN = ()
 DRAWS = "policy"
-RECORD = True
+RECORD = ("states", "log_probs")
 SHARED = False
 
 
 class Knobs(Numbers):
-    clip: float = Field(
-        7e-4, gt=0
-    )  # of the ratio; the mean over C, H, W makes it depend on the latent's size
-    eta: float = Field(1.0, gt=0)  # noise of the sampler, 1 is DDPM's
+    # The mean over C, H, W makes the clip depend on the latent's size: for 256 numbers PPO's 0.2 is 7e-4.
+    clip: float = Field(7e-4, gt=0)
+    eta: float = Field(1.0, gt=0)  # noise of the sampler, 1 is DDPM's (the paper)
+    estimator: Literal["SF", "IS"] = "IS"  # score function, or importance sampling
 
 
 def rows(samples, knobs):
-    """Every step of every image but the last, whose deviation is next to none."""
-    count, steps = samples.log_probs.shape
-    advantage = losses.advantages(samples.reward, samples.group)
-    step = torch.arange(steps - 1).repeat(count)
-    row = torch.arange(count).repeat_interleave(steps - 1)
-    return {"row": row, "step": step, "advantage": advantage[row], "log_prob": samples.log_probs[row, step]}
+    """Every noisy step of every image of a group with different rewards, with the image's advantage."""
+    told = losses.told_apart(samples, advantage=losses.advantages(samples.reward, samples.group))
+    place, step = (samples.etas[told["row"]] > 0).nonzero(as_tuple=True)
+    return {"row": told["row"][place], "step": step, "advantage": told["advantage"][place]}
+
+
+def again(nets, batch):
+    """The policy at the recorded steps: what it predicts, its Gaussian, and `given`, from where it led where:
+    (x_t, time, then, eta, x_next).
+    """
+    i, k = torch.arange(len(batch.step), device=batch.step.device), batch.step
+    x_t, time, then, eta = batch.states[i, k], batch.times[i, k], batch.times[i, k + 1], batch.etas[i, k]
+    noise_pred, eta = nets.policy(x_t, time, batch.text), eta.view(-1, 1, 1, 1)
+    mean, deviation = losses.reverse_step(nets.scheduler, noise_pred, x_t, time, then, eta)
+    given = SimpleNamespace(x_t=x_t, time=time, then=then, eta=eta, x_next=batch.states[i, k + 1], at=(i, k))
+    return noise_pred, mean, deviation, given
 
 
 def loss(nets, batch, knobs):
-    """max(-A ratio, -A clipped ratio), with the ratio of the step's density under the policy and under its
-    drawer.
-    """
-    place = torch.arange(len(batch.step), device=batch.step.device), batch.step
-    x_t, x_next = batch.states[place], batch.states[place[0], batch.step + 1]
-    time, then = batch.times[place], batch.times[place[0], batch.step + 1]
-    noise_pred = nets.policy(x_t, time, batch.text)
-    log_prob = losses.log_prob(
-        x_next, *losses.reverse_step(nets.scheduler, noise_pred, x_t, time, then, knobs.eta)
-    )
-    ratio = (log_prob - batch.log_prob).exp()
-    clipped = ratio.clamp(1 - knobs.clip, 1 + knobs.clip)
-    terms = torch.maximum(-batch.advantage * ratio, -batch.advantage * clipped)
-    return terms, {"ratio": ratio}
+    """Either estimator's terms."""
+    _, mean, deviation, given = again(nets, batch)
+    log_prob = losses.log_prob(given.x_next, mean, deviation)
+    ratio = (log_prob - batch.log_probs[given.at]).exp()
+    if knobs.estimator == "SF":
+        return -batch.advantage * log_prob, {"ratio": ratio}
+    return losses.clipped(batch.advantage, ratio, knobs.clip), {"ratio": ratio}

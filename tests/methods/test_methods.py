@@ -24,6 +24,11 @@ import trained  # noqa: E402
 
 
 @pytest.fixture(scope="module")
+def pipe(pipe):
+    return trained.small(pipe)
+
+
+@pytest.fixture(scope="module")
 def clip():
     return reward.Clip("toy/clip")
 
@@ -169,7 +174,7 @@ def old_and_reference():
         Knobs=knobs,
         rows=lambda samples, knobs: {"row": torch.arange(len(samples)), "group": samples.group},
         loss=loss,
-        after=lambda nets, knobs: nets.follow(0.5),
+        after=lambda nets, knobs, number: nets.follow(0.5),
     )
 
 
@@ -227,7 +232,7 @@ def objective_of(pipe, material):
 @pytest.mark.parametrize(
     "bad, words",
     [
-        ({"method": "ppo"}, "unknown method 'ppo'; choose one of ddpo, draft"),
+        ({"method": "ppo"}, "unknown method 'ppo'; choose one of awm, best_only, "),
         (
             {"knobs": {"betta": 1.0}},
             "unknown parameter 'betta' of method 'reward_weighted'; it takes beta, power",

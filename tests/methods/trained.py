@@ -8,27 +8,46 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
 
 from rlhf_nb import batches, config, diffusion, files, nets, objective, reward, train
 
-ONLINE = ("reward_weighted_rounds", "ddpo", "draft")
-METHODS = ("reward_weighted", *ONLINE)
+OFFLINE = ("reward_weighted", "best_only", "dpo", "kto", "tgo", "conditioned")
+ONLINE = ("reward_weighted_rounds", "awm", "nft", "vgrpo", "dgpo", "ddpo", "dpok", "grpo", "draft")
+METHODS = (*OFFLINE, *ONLINE)
+KNOBS = {
+    "kto": {"of": 3},
+    "grpo": {"window": 1, "stay": 1},
+    **dict.fromkeys(("awm", "nft", "vgrpo", "dgpo"), {"pairs": 2}),
+}
 PROMPTS = ["Two green stars in the sea.", "A red colored cat.", "One heart on the moon.", "Six flags."]
+
+
+def small(pipe):
+    """`pipe` with a U-Net of few random weights: a checkpoint is written and read in no time."""
+    torch.manual_seed(0)
+    one_level = {"block_out_channels": (16,), "down_block_types": ("CrossAttnDownBlock2D",)}
+    one_level |= {"up_block_types": ("CrossAttnUpBlock2D",)}
+    unet = UNet2DConditionModel.from_config({**pipe.unet.config, **one_level})
+    return diffusion.with_unet(pipe, unet.eval().requires_grad_(False))
 
 
 def material(pipe, pre=True):
     """Random latents without deviation, their rewards, and pre-training pairs, under four prompts."""
     text, rows = diffusion.encode_prompts(pipe, PROMPTS * 2)
 
-    def encoded(count, seed):
-        mean = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    def encoded(prompt, seed):
+        mean = torch.randn(len(prompt), 4, 8, 8, generator=torch.Generator().manual_seed(seed))
         return batches.Encoded(
-            [{"mean": mean, "std": torch.zeros_like(mean), "text": text, "prompt": rows[:count]}]
+            [{"mean": mean, "std": torch.zeros_like(mean), "text": text, "prompt": prompt}]
         )
 
-    samples = batches.Samples(encoded(5, 0), reward=torch.tensor([1.0, 0.5, 0.0, 0.2, 0.7]))
+    prompt = rows[[0, 0, 0, 1, 1]]
+    samples = batches.Samples(
+        encoded(prompt, 0), reward=torch.tensor([1.0, 0.5, 0.0, 0.2, 0.7]), prompt=prompt
+    )
     empty = diffusion.encode_prompts(pipe, [""])[0][0]
-    return batches.Material(samples, encoded(7, 1) if pre else None, PROMPTS, empty)
+    return batches.Material(samples, encoded(rows[:7], 1) if pre else None, PROMPTS, empty)
 
 
 def settings(method, **given):
@@ -36,6 +55,7 @@ def settings(method, **given):
     rounds = {"rounds": {"count": 2, "prompts": 2, "images": 3, "steps": 3}}
     usual = {
         "method": method,
+        "knobs": KNOBS.get(method, {}),
         "updates": 4,
         "model_batch": 6,
         "pre_batch": 2,
@@ -77,7 +97,7 @@ def weights(unet):
 def main(folder):
     """Train by every method and keep the weights."""
     engine = Accelerator(cpu=True)
-    pipe, clip = diffusion.load("toy/pipeline"), reward.Clip("toy/clip")
+    pipe, clip = small(diffusion.load("toy/pipeline")), reward.Clip("toy/clip")
     for method in METHODS:
         chosen = settings(method)
         unet = nets.trainable(pipe, chosen)

@@ -1,0 +1,52 @@
+"""Advantage-weighted matching (Xue et al., 2025, arXiv 2509.25050): the policy gradient with the denoising
+error in place of - log p, so that the sampler does not matter and no step of it is kept.
+"""
+
+from pydantic import Field
+
+from .. import losses
+from . import Numbers
+
+FROZEN = ("old", "reference")
+DRAWS = "old"  # the policy at the round's start, where it does not lag
+RECORD = False
+SHARED = False
+
+
+class Knobs(Numbers):
+    """Defaults of the authors' code for GenEval, but for `lag` (theirs, of an average of its own: 0.3)."""
+
+    form: losses.Form = "huber"
+    clip: float = Field(1.0, ge=0)  # of the ratio, 0 for none; nothing at one step a round
+    pull: float = Field(1.0, ge=0)  # to the old policy; with `clip` 0 too, the old one is not asked
+    kl: float = Field(1e-3, ge=0)  # pull to the reference
+    lag: float = Field(0.0, ge=0, lt=1)  # most of the old policy that outlives a round
+    rise: float = Field(0.001, ge=0)  # of the lag, a round
+    pairs: int = Field(6, ge=1)  # of timestep and noise an image
+
+
+def rows(samples, knobs):
+    """Every image of a group with different rewards, at `pairs` timesteps, with its advantage in [-1, 1]."""
+    entries = losses.told_apart(samples, advantage=losses.advantages(samples.reward, samples.group) / 5)
+    del entries["group"]
+    return losses.strata(entries, knobs.pairs)
+
+
+def loss(nets, batch, knobs):
+    """max(-A ratio, -A clipped ratio) with ratio = exp(error of old - error of policy), plus both pulls."""
+    noised = losses.Noised(nets, batch)
+    policy = noised.predicted("policy")
+    old = noised.predicted("old") if knobs.clip or knobs.pull else policy.detach()
+    ratio = (noised.error(old, knobs.form) - noised.error(policy, knobs.form)).exp()
+    terms = losses.clipped(batch.advantage, ratio, knobs.clip or float("inf"))
+    log = {"ratio": ratio, "old": losses.gap(policy, old)}
+    terms = terms + knobs.pull * log["old"]
+    if knobs.kl:
+        log["reference"] = losses.gap(policy, noised.predicted("reference"))
+        terms = terms + knobs.kl * log["reference"]
+    return terms, log
+
+
+def after(nets, knobs, number):
+    """The old policy is the policy; with a lag that rises an average of it."""
+    nets.follow(min(knobs.lag, knobs.rise * number))

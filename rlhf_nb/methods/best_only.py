@@ -1,0 +1,33 @@
+"""Fine-tuning on the best images alone, RAFT (Dong et al., 2023, arXiv 2304.06767): of every prompt the image
+that the reward likes best, with weight 1.
+"""
+
+import torch
+from pydantic import Field
+
+from .. import losses
+from . import Numbers
+
+FROZEN = ()
+DRAWS = None
+RECORD = False
+SHARED = False
+
+
+class Knobs(Numbers):
+    best: int = Field(1, ge=1)  # images of a prompt that are kept, as the source's
+
+
+def rows(samples, knobs):
+    """The best images of each prompt; of equal ones the first."""
+    order = samples.reward.argsort(descending=True, stable=True)
+    order = order[samples.prompt[order].argsort(stable=True)]  # by prompt, the best first
+    parts = order.split(samples.prompt.bincount().tolist())
+    return {"row": torch.cat([part[: knobs.best] for part in parts])}
+
+
+def loss(nets, batch, knobs):
+    """The denoising error."""
+    noised = losses.Noised(nets, batch)
+    error = noised.error(noised.predicted("policy"))
+    return error, {"error": error}

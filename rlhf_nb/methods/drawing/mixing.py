@@ -1,0 +1,28 @@
+"""Mixing of the base and a tuned model at every step (DeRaDiff, 2026; MSDDA, arXiv 2604.14379): what predicts
+is base + lam (tuned - base).
+
+The mean of one step's Gaussian moves from the base's to the tuned model's, so lam sweeps the frontier between
+drift and reward without training. It costs both models' passes.
+"""
+
+import torch
+from pydantic import Field
+
+from ... import diffusion
+from .. import Numbers
+
+
+class Knobs(Numbers):
+    lam: float = Field(0.5, ge=0)  # 0 is the base, 1 the tuned model, more goes beyond it
+
+
+def draw(pipe, prompts, knobs, *, unet, **options):
+    """Images by the pipeline's own U-Net and the tuned `unet`; options as in `diffusion.sample`."""
+
+    def mix(_, given, named, tuned):
+        base = pipe.unet.forward(*given, **named)[0]
+        mixed = torch.lerp(base, tuned[0], knobs.lam)  # exact at 0 and 1
+        return (mixed,) if isinstance(tuned, tuple) else type(tuned)(sample=mixed)
+
+    with unet.register_forward_hook(mix, with_kwargs=True):
+        return diffusion.sample(pipe, prompts, unet=unet, **options)
