@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+DRAW = '<p><a href="lab/index.html"><strong>Draw one now</strong></a>: the models run in your browser.</p>'
 
 
 def markdown(heads, rows):
@@ -61,10 +62,11 @@ def provenance(runs):
     return f"{table}\nModels: {told}. Devices: {devices}. Versions: {versions}.\n"
 
 
-def settings(runs, vendored):
+def settings(runs, vendored, drawing):
     """What Jupyter Book is told: _config.yml, with what the front page's sentences say of this run."""
     found = yaml.safe_load((ROOT / "_config.yml").read_text())
-    found["parse"]["myst_substitutions"] = json.loads((runs / "sensitivity" / "front.json").read_text())
+    said = json.loads((runs / "sensitivity" / "front.json").read_text())
+    found["parse"]["myst_substitutions"] = said | {"draw": DRAW if drawing else ""}
     if where := os.environ.get("GITHUB_REPOSITORY"):  # on the host that publishes the book
         found["repository"] = {"url": f"https://github.com/{where}", "branch": "main"}
         found["html"]["use_repository_button"] = True
@@ -74,6 +76,14 @@ def settings(runs, vendored):
         for key in ("html_extra_path", "html_js_files", "nb_ipywidgets_js", "mathjax_path"):
             found["sphinx"]["config"].pop(key)
     return found
+
+
+def laboratory(runs, runtime, folder):
+    """The page in which the run's models draw, by onnxruntime-web's scripts in `runtime`, in `folder`."""
+    from rlhf_nb.page import export
+
+    shutil.copytree(ROOT / "book" / "lab", folder, dirs_exist_ok=True)
+    export.write(folder, runtime, **export.parts(runs))
 
 
 def arguments():
@@ -90,6 +100,7 @@ def arguments():
 def main():
     args = arguments()
     generated = args.book / "generated"
+    runtime = generated / "onnxruntime"
     vendored = (generated / "extra" / "_static" / "vendor" / "fa-once.js").exists()
     if not vendored and not args.cdn:
         sys.exit(
@@ -102,12 +113,14 @@ def main():
     (generated / "how_far.md").write_text(how_far(args.runs / "sensitivity" / "front.csv"))
     shutil.copy(args.runs / "evaluate" / "result.png", generated)
     config = generated / "_config.yml"
-    config.write_text(yaml.safe_dump(settings(args.runs, vendored)))
+    config.write_text(yaml.safe_dump(settings(args.runs, vendored, runtime.exists())))
     tool = Path(sys.executable).with_name("jupyter-book")
     command = [tool, "build", args.book, "--config", config, "--path-output", args.out]
     done = subprocess.run([*command, "-W", "--keep-going", "-q"], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stdout[-4000:] + done.stderr[-4000:])
+    if runtime.exists():
+        laboratory(args.runs, runtime, args.out / "_build" / "html" / "lab")
     print(f"book: {args.out / '_build' / 'html' / 'index.html'}")
     said = json.loads((args.runs / "sensitivity" / "front.json").read_text())
     print(

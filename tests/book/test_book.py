@@ -99,8 +99,9 @@ def test_points_are_made_again_where_what_they_rest_on_changed(smoke):
 
 @pytest.mark.slow
 def test_strict_build_has_every_page(site):
-    for page in ("index", "notation", "reference", "provenance", "notebooks/06_evaluate"):
+    for page in ("index", "notation", "reference", "provenance", "notebooks/06_evaluate", "lab/index"):
         assert (site / f"{page}.html").exists()
+    assert '<a href="lab/index.html">' in (site / "index.html").read_text()
     assert "ROU4N4IRYZ3HV3M7HKTK3YY643" in (site / "reference.html").read_text()
     assert "evaluate" in (site / "provenance.html").read_text()
     results = (site / "notebooks" / "06_evaluate.html").read_text()
