@@ -13,6 +13,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from rlhf_nb import config, files, runs
+from rlhf_nb.page import front
+
 ROOT = Path(__file__).resolve().parent.parent
 DRAW = '<p><a href="lab/index.html"><strong>Draw one now</strong></a>: the models run in your browser.</p>'
 
@@ -26,7 +29,8 @@ def markdown(heads, rows):
 def how_far(path):
     """The front page's table: how far the gain carries."""
     rows = []
-    for measured, gain, low, high, prompts, ratio in pd.read_csv(path).itertuples(index=False):
+    table = files.read_table(path, front.COLUMNS)[[*front.COLUMNS]]
+    for measured, gain, low, high, prompts, ratio in table.itertuples(index=False):
         ratio = "" if pd.isna(ratio) else f"{ratio:.2f}"
         rows.append([measured, f"{gain:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{prompts:.0f}", ratio])
     return markdown(["measured on", "gain, points", "95 % interval", "prompts", "Fréchet ratio"], rows)
@@ -45,14 +49,15 @@ def record(path):
     )
 
 
-def provenance(runs):
+def provenance(folder):
     """Every finished stage: what made it, from what, in how long; then models, devices and versions."""
-    paths = [*runs.glob("*/manifest.json"), *runs.glob("study/*/manifest.json")]
-    made = sorted((json.loads(path.read_text()) for path in paths), key=lambda m: m["finished"])
+    paths = [*folder.glob("*/manifest.json"), *folder.glob("study/*/manifest.json")]
+    found = (files.read_json(path, **runs.MANIFEST) for path in paths)
+    made = sorted(found, key=lambda m: m["finished"])
     rows, models = [], {}
     for m in made:
         models |= {name: digest for name, digest in m["inputs"].items() if "/" in name}
-        seed, inputs = str(m["settings"]["seed"]), ", ".join(m["inputs"]) or "-"
+        seed, inputs = str(m["settings"].get("seed", "-")), ", ".join(m["inputs"]) or "-"
         when = m["finished"][:16].replace("T", " ")
         rows.append([m["stage"], seed, inputs, f"`{m['digest'][:12]}`", f"{m['seconds']:.0f}", when])
     table = markdown(["stage", "seed", "made from", "digest", "seconds", "finished"], rows)
@@ -62,11 +67,15 @@ def provenance(runs):
     return f"{table}\nModels: {told}. Devices: {devices}. Versions: {versions}.\n"
 
 
-def settings(runs, vendored, drawing):
+def sentences(folder):
+    """What the front page says of a run, {name: words}."""
+    return files.read_json(folder / "sensitivity" / "front.json", **front.SAID)
+
+
+def settings(folder, vendored, drawing):
     """What Jupyter Book is told: _config.yml, with what the front page's sentences say of this run."""
     found = yaml.safe_load((ROOT / "_config.yml").read_text())
-    said = json.loads((runs / "sensitivity" / "front.json").read_text())
-    found["parse"]["myst_substitutions"] = said | {"draw": DRAW if drawing else ""}
+    found["parse"]["myst_substitutions"] = sentences(folder) | {"draw": DRAW if drawing else ""}
     if where := os.environ.get("GITHUB_REPOSITORY"):  # on the host that publishes the book
         found["repository"] = {"url": f"https://github.com/{where}", "branch": "main"}
         found["html"]["use_repository_button"] = True
@@ -78,12 +87,12 @@ def settings(runs, vendored, drawing):
     return found
 
 
-def laboratory(runs, runtime, folder):
-    """The page in which the run's models draw, by onnxruntime-web's scripts in `runtime`, in `folder`."""
+def laboratory(made, runtime, folder):
+    """The page in which the models of the run `made` draw, by onnxruntime-web's scripts, in `folder`."""
     from rlhf_nb.page import export
 
     shutil.copytree(ROOT / "book" / "lab", folder, dirs_exist_ok=True)
-    export.write(folder, runtime, **export.parts(runs))
+    export.write(folder, runtime, **export.parts(made))
 
 
 def arguments():
@@ -112,17 +121,17 @@ def main():
     (generated / "provenance.md").write_text(provenance(args.runs))
     (generated / "how_far.md").write_text(how_far(args.runs / "sensitivity" / "front.csv"))
     shutil.copy(args.runs / "evaluate" / "result.png", generated)
-    config = generated / "_config.yml"
-    config.write_text(yaml.safe_dump(settings(args.runs, vendored, runtime.exists())))
+    told = generated / "_config.yml"
+    told.write_text(yaml.safe_dump(settings(args.runs, vendored, runtime.exists())))
     tool = Path(sys.executable).with_name("jupyter-book")
-    command = [tool, "build", args.book, "--config", config, "--path-output", args.out]
+    command = [tool, "build", args.book, "--config", told, "--path-output", args.out]
     done = subprocess.run([*command, "-W", "--keep-going", "-q"], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stdout[-4000:] + done.stderr[-4000:])
     if runtime.exists():
         laboratory(args.runs, runtime, args.out / "_build" / "html" / "lab")
     print(f"book: {args.out / '_build' / 'html' / 'index.html'}")
-    said = json.loads((args.runs / "sensitivity" / "front.json").read_text())
+    said = sentences(args.runs)
     print(
         "all attributes right on {n} held-out prompts: base {base} %, tuned {tuned} %, difference {gain} "
         "points [{gain_low}, {gain_high}], p = {p}; Frechet distance x {frechet_ratio}".format(**said)
@@ -130,4 +139,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except config.UserError as error:
+        sys.exit(f"error: {error}")

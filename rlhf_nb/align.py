@@ -144,12 +144,12 @@ class Watch:
 
     def __call__(self, unet, step):
         kept = self.run.path(f"work/look-{step}.safetensors")
-        if not files.cached_tensors(kept, "drawn"):
+        if not files.cached_tensors(kept):
             seed = self.run.settings.seed + 2
             with diffusion.at_work(self.pipe, unet):
                 drawn = diffusion.sample(self.pipe, self.prompts, unet=unet, seed=seed, **self.options)
             files.write_tensors({"drawn": torch.from_numpy(drawn)}, kept)
-        drawn = files.cached_tensors(kept, "drawn")["drawn"].numpy()
+        drawn = files.read_tensors(kept)["drawn"].numpy()
         self.pictures.append(drawn)
         row = {"step": step, "reward": float(self.score(drawn, self.prompts).mean())}
         if self.reader:

@@ -14,7 +14,6 @@ from .hub import ModelError
 from .train import NotFinite
 
 SHARD = 256  # images; at Stable Diffusion's size 0.2 GB
-KEPT = ("mean", "std", "text", "prompt")  # what a shard holds
 
 
 class Encoded:
@@ -61,7 +60,7 @@ def encode(pipe, pairs, cache=None, half=False, engine=None, progress=None):
         if not place:
             made.append(encode_shard(pipe, images, prompts, half, first=len(made) * SHARD))
         else:
-            if len(made) % processes == rank and not files.cached_tensors(place, *KEPT):
+            if len(made) % processes == rank and not files.cached_tensors(place):
                 shard = encode_shard(pipe, images, prompts, half, first=len(made) * SHARD)
                 files.write_tensors(shard, place)
             made.append(place)
@@ -71,7 +70,7 @@ def encode(pipe, pairs, cache=None, half=False, engine=None, progress=None):
         raise ModelError("there are no images to encode: give a folder with images")
     if engine:
         engine.wait_for_everyone()
-    return Encoded([files.cached_tensors(place, *KEPT) for place in made] if cache else made)
+    return Encoded([files.read_tensors(place) for place in made] if cache else made)
 
 
 def encode_shard(pipe, images, prompts, half, first):

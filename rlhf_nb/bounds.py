@@ -19,6 +19,8 @@ Guidance = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Guidances = Annotated[tuple[Guidance, ...], Strict(False), Field(min_length=1)]  # YAML has lists only
 Naturals = Annotated[tuple[Natural, ...], Strict(False)]
+Width = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]  # of a level: its channels are normed by eight
+Widths = Annotated[tuple[Width, ...], Strict(False), Field(min_length=1)]
 Counts = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
 Place = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]  # a path or a name
 Places = Annotated[tuple[Place, ...], Strict(False), Field(min_length=1)]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, Json
-from safetensors import SafetensorError, safe_open
 
 from . import config, files
 
@@ -83,13 +82,11 @@ def restore(training, folder):
     Raises CheckpointError where its weights have other shapes.
     """
     for path in sorted(Path(folder).glob("checkpoint-*.safetensors"), reverse=True):
-        try:
-            file = safe_open(path, "pt")
-            about = About.model_validate(file.metadata() or {})
-        except (OSError, SafetensorError, ValueError):
+        found = files.cached_tensors(path)
+        if not found:
             continue  # damaged: the one before it serves
-        with file:
-            load(training, file, path)
+        tensors, about = found[0], About.model_validate(found[1])
+        load(training, tensors, path)
         if training.engine.scaler and about.scaler:
             training.engine.scaler.load_state_dict(about.scaler)
         training.rows = about.rows
@@ -97,23 +94,23 @@ def restore(training, folder):
     return 0
 
 
-def load(training, file, path):
-    """Copy the tensors of an open checkpoint into place."""
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-    differ = [name for name, value in weights(training).items() if shapes.get(name) != tuple(value.shape)]
+def load(training, tensors, path):
+    """Copy the {name: tensor} of a checkpoint into place."""
+    shapes = {name: value.shape for name, value in tensors.items()}
+    differ = [name for name, value in weights(training).items() if shapes.get(name) != value.shape]
     if differ or f"p{len(training.parameters)}" in shapes:
         raise CheckpointError(
             f"{path} is of another model (its weights have other shapes): remove it, or give the model it "
             "belongs to"
         )
     for i, p in enumerate(training.parameters):
-        p.copy_(part_of(file.get_tensor(f"p{i}"), p))
+        p.copy_(part_of(tensors[f"p{i}"], p))
         if not {f"step{i}", f"exp_avg{i}", f"exp_avg_sq{i}"} <= shapes.keys():
             continue
-        training.moments[p] = {"step": file.get_tensor(f"step{i}").to(p.device)}
+        training.moments[p] = {"step": tensors[f"step{i}"].to(p.device)}
         for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW walks memory: moments must lie as the weights do
-            value = part_of(file.get_tensor(f"{name}{i}"), p)
+            value = part_of(tensors[f"{name}{i}"], p)
             training.moments[p][name] = torch.empty_like(p).copy_(value)
-    for letter, tensors in (("a", training.average), ("k", training.kept)):
-        for i, p in enumerate(tensors):
-            p.copy_(part_of(file.get_tensor(f"{letter}{i}"), p))
+    for letter, of in (("a", training.average), ("k", training.kept)):
+        for i, p in enumerate(of):
+            p.copy_(part_of(tensors[f"{letter}{i}"], p))

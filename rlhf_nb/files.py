@@ -91,27 +91,50 @@ def write_text(path, text):
         part.write_text(text, encoding="utf-8")
 
 
+def tensors_digest(tensors):
+    """SHA-256 of {name: tensor}: names, types, shapes and values."""
+    import torch
+
+    sha = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
 def write_tensors(tensors, path, about=None):
-    """A safetensors file of {name: tensor}, whole or not at all."""
+    """A safetensors file of {name: tensor}, whole or not at all; its header has their digest."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
     with whole(path, SafetensorError) as part:
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, about)
+        save_file(tensors, part, {"digest": tensors_digest(tensors)} | (about or {}))
 
 
-def cached_tensors(path, *names):
-    """{name: tensor} of a safetensors file that holds just these; None where it is missing or damaged, and so
-    is to be made again.
-    """
-    from safetensors import SafetensorError
+def read_tensors(path):
+    """{name: tensor} of a safetensors file, mapped from disk. Raises OSError and SafetensorError."""
     from safetensors.torch import load_file
 
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise FileNotFoundError(f"there is no file {path}")
+    return load_file(path)
+
+
+def cached_tensors(path):
+    """({name: tensor}, {name: words of the header}) of a file that `write_tensors` wrote.
+
+    None where it is missing or no more what was written, and so is to be made again.
+    """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        found = load_file(path) if os.path.isfile(path) else {}  # a pipe would be waited for
+        tensors = read_tensors(path)
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
     except (OSError, SafetensorError):  # cut by a full disk or a copy
         return None
-    return found if found.keys() == set(names) else None
+    return (tensors, about) if about.get("digest") == tensors_digest(tensors) else None
 
 
 def put(source, target):

@@ -74,8 +74,8 @@ def variant(folder):
     """
     settings = folder / "config.json"
     try:
-        known = isinstance(json.loads(settings.read_bytes()), dict)
-    except (OSError, ValueError):
+        known = isinstance(json.loads(config.contents(settings)), dict)
+    except (OSError, ValueError, RecursionError):
         known = False
     if not known:
         how = "damaged" if settings.exists() else "missing"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
+from . import config
 from .files import ArtifactError, read_table, whole, write_text
 
 
@@ -23,9 +24,10 @@ def rgb(encoded, size=None):
             image = _upright(encoded)
             return np.array(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS) if size else image)
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            name = encoded if isinstance(encoded, Path) else "a picture"
-            cause = " ".join(str(error).split())[:150] or type(error).__name__
-            raise ArtifactError(f"{name} cannot be read ({cause}): restore it or leave it out") from None
+            name = str(encoded)[:500] if isinstance(encoded, Path) else "a picture"
+            raise ArtifactError(
+                f"{name} cannot be read ({config.cause(error)}): restore it or leave it out"
+            ) from None
 
 
 def _upright(encoded):

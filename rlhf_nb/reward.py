@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from . import files, hub, losses, prompts, scorers, seeds, train
@@ -64,9 +63,9 @@ class Clip:
         weights = files.weights_digest(self.model.vision_model, self.model.visual_projection)
         pictures = files.digest(images.folder)
         path = cache / f"{weights[:24]}-{pictures[:24]}.safetensors"
-        if not path.exists():
+        if not files.cached_tensors(path):
             files.write_tensors({"features": self.images(images)}, path)
-        return load_file(path)["features"]
+        return files.read_tensors(path)["features"]
 
     @torch.no_grad()
     def prompts(self, prompts):
@@ -154,7 +153,7 @@ def load(folder, clip):
     """
     try:
         model = Head(clip.width, files.read_json(folder / "card.json", "hidden")["hidden"])
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(files.read_tensors(folder / "model.safetensors"))
     except Exception as error:
         raise hub.ModelError(
             f"reward in {folder} cannot be loaded ({type(error).__name__}: "

@@ -85,15 +85,14 @@ class Rounds:
         parts = torch.arange(len(prompt)).split(self.at_once())
         places = [self.folder / f"round-{number:04d}" / f"{k:04d}.safetensors" for k in range(len(parts))]
         mine = range(self.engine.process_index, len(parts), self.engine.num_processes)
-        names = ("mean", "std", "text", "row", "reward", *self.way)
-        missing = [k for k in mine if not files.cached_tensors(places[k], *names)]
+        missing = [k for k in mine if not files.cached_tensors(places[k])]
         if missing:
             with self.nets.acting(self.method.DRAWS) as unet, diffusion.at_work(self.pipe, unet):
                 for k in missing:
                     drawn = self.drawn(unet, number, parts[k], prompt[parts[k]])
                     files.write_tensors(drawn, places[k])
         self.engine.wait_for_everyone()
-        loaded = [files.cached_tensors(place, *names) for place in places]
+        loaded = [files.read_tensors(place) for place in places]
         columns = {name: torch.cat([part[name] for part in loaded]) for name in loaded[0]}
         shard = {name: columns.pop(name) for name in ("mean", "std", "text", "row")}
         shard["prompt"] = shard.pop("row")

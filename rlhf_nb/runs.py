@@ -21,13 +21,14 @@ from typing import Any
 import pandas as pd
 
 from . import config, hub, locks
+from .bounds import Count, Size
 from .files import ArtifactError, digest, intact, put, read_json, write_text, writing
 from .stages import EXECUTION, MAKES, NOTEBOOKS
 
 PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, checkpoints and the like
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
 MANIFEST = {"stage": str, "settings": dict[str, Any], "inputs": dict[str, str], "files": dict[str, Any]}
-MANIFEST |= {"digest": str, "versions": dict[str, str], "device": str, "threads": int, "seconds": float}
+MANIFEST |= {"digest": str, "versions": dict[str, str], "device": str, "threads": Count, "seconds": Size}
 MANIFEST |= {"finished": str}
 # Of a launch's processes the one that locks the stage and keeps its time.
 FIRST = os.environ.get("RANK", "0") == "0"

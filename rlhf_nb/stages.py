@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 from .bounds import (
     Arm,
     Count,
-    Counts,
     Extra,
     Few,
     FewOrNone,
@@ -28,6 +27,7 @@ from .bounds import (
     Share,
     Size,
     Split,
+    Widths,
     fit,
 )
 
@@ -109,7 +109,7 @@ class Feedback(Stage):
 class Reward(Stage):
     clip: Place = "toy/clip"
     lam: Size = 0.5  # lambda, weight of prompt classification
-    temperature: Positive = 2.0  # T of prompt classification
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 2.0  # T of prompt classification
     candidates: Few = 8  # N, the true prompt and N - 1 contrastive ones
     updates: Count = 2000
     batch: Rows = 128
@@ -219,7 +219,7 @@ class Gpu(Stage):
 class Pretrain(Stage):
     retrain: bool = False  # True: train the bundle anew (hours on two cores); False: examine the shipped one
     pairs: Count = 100_000
-    autoencoder_channels: Annotated[Counts, Field(min_length=4, max_length=4)] = (16, 16, 32, 64)
+    autoencoder_channels: Annotated[Widths, Field(min_length=4, max_length=4)] = (16, 16, 32, 64)
     latent_channels: Count = 4
     autoencoder_steps: Count = 5300
     autoencoder_batch: Count = 32
@@ -235,11 +235,11 @@ class Pretrain(Stage):
     vision_steps: Count = 4500  # the vision tower and the projections alone, on the final text tower
     vision_batch: Count = 128
     vision_lr: Positive = 1e-3
-    unet_channels: Counts = (48, 96)  # of its levels
+    unet_channels: Widths = (48, 96)  # of its levels
     unet_layers: Count = 1  # residual blocks a level
     unet_attention: Naturals = (1,)  # the levels that attend to the text
     unet_heads: Count = 4
-    rival_channels: Counts = (48, 96, 96)  # of a second U-Net, trained beside the shipped one
+    rival_channels: Widths = (48, 96, 96)  # of a second U-Net, trained beside the shipped one
     rival_attention: Naturals = (1, 2)
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     density: Literal["uniform", "logit-normal"] = "uniform"  # of the timesteps in training

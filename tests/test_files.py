@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from rlhf_nb import files
@@ -81,7 +82,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, make):
     for read in (files.read_table, files.read_json):
         with pytest.raises(files.ArtifactError, match="x (cannot be read as CSV|is damaged)"):
             read(tmp_path / "x")
-    assert not files.intact(tmp_path / "x", "") and files.cached_tensors(tmp_path / "x", "a") is None
+    assert not files.intact(tmp_path / "x", "") and files.cached_tensors(tmp_path / "x") is None
 
 
 @pytest.fixture
@@ -109,8 +110,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, full, write):
 
 def test_a_cut_cache_is_made_again(tmp_path):
     path = tmp_path / "c.safetensors"
-    assert files.cached_tensors(path, "a") is None
-    files.write_tensors({"a": torch.ones(9)}, path)
-    assert files.cached_tensors(path, "a")["a"].sum() == 9 and files.cached_tensors(path, "a", "b") is None
-    put(path, path.read_bytes()[:-4])
-    assert files.cached_tensors(path, "a") is None
+    assert files.cached_tensors(path) is None
+    files.write_tensors(
+        {"a": torch.ones(9), "none": torch.ones(0), "one": torch.tensor(True)}, path, {"b": "c"}
+    )
+    tensors, about = files.cached_tensors(path)
+    assert tensors["a"].sum() == 9 and about["b"] == "c"
+    for damaged in (path.read_bytes()[:-4], path.read_bytes()[:-4] + b"1234"):
+        put(path, damaged)
+        assert files.cached_tensors(path) is None
+    safetensors.torch.save_file({"a": torch.ones(3, 3)}, path)  # whole, but by another hand
+    assert files.cached_tensors(path) is None

@@ -2,6 +2,8 @@
 is to fall below the reference's, the worse one's to rise. A pair shares timestep and noise.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -27,7 +29,7 @@ def rows(samples, knobs):
     first, second = torch.cat([torch.combinations(rows) for rows in by_prompt]).T
     gap = samples.reward[first] - samples.reward[second]
     better, worse = torch.where(gap > 0, first, second), torch.where(gap > 0, second, first)
-    used = gap.abs().argsort(descending=True, stable=True)[: int((gap != 0).sum() * knobs.clearest + 0.999)]
+    used = gap.abs().argsort(descending=True, stable=True)[: math.ceil((gap != 0).sum() * knobs.clearest)]
     pair = torch.arange(len(used)).repeat_interleave(2)
     return {"row": torch.stack([better[used], worse[used]], 1).flatten(), "group": pair}
 

@@ -48,6 +48,10 @@ FORMATS = {  # how the sentences say numbers of stage `evaluate`
     "ratio_low": ".2f",
     "ratio_high": ".2f",
 }
+EFFECTS = ("any_prompts", "one_prompt", "power_3", "power_1")  # which the sentences say with intervals
+COLUMNS = {"measured on": str, **dict.fromkeys(("gain", "low", "high", "prompts", "Fréchet ratio"), float)}
+SAID = dict.fromkeys((*FORMATS, "variety_all", "variety_right", "power"), str)
+SAID |= dict.fromkeys(EFFECTS, dict[str, str])
 REWARD = (
     "split == 'all new prompts' and scored == 'with prompt classification' and against == 'CLIP similarity'"
 )
@@ -68,8 +72,7 @@ def table(run):
     found = pd.concat(lines, ignore_index=True)
     found[EFFECT] *= 100
     found.loc[0, "ratio"] = read_json(run.read("evaluate", "numbers.json"))["frechet_ratio"]
-    columns = ["measured on", "gain", "low", "high", "prompts", "Fréchet ratio"]
-    return found[["words", *EFFECT, "n", "ratio"]].set_axis(columns, axis=1)
+    return found[["words", *EFFECT, "n", "ratio"]].set_axis(list(COLUMNS), axis=1)
 
 
 def sentences(run):
@@ -84,6 +87,5 @@ def sentences(run):
     columns = {"source": str, **dict.fromkeys(["beta", "power", *EFFECT], float)}
     frontier = read_table(run.path("frontier.csv"), columns).query("beta == 0.06").sort_values("source")
     powers = frontier.groupby("power")[EFFECT].first().reindex([3.0, 1.0])
-    names = ["any_prompts", "one_prompt", "power_3", "power_1"]
-    effects = pd.DataFrame(100 * np.vstack([gains, powers]), names, ["gain", "low", "high"])
+    effects = pd.DataFrame(100 * np.vstack([gains, powers]), EFFECTS, ["gain", "low", "high"])
     return said | effects.map("{:+.1f}".format).to_dict("index")

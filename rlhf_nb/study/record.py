@@ -84,7 +84,9 @@ def described(rows):
 
     A setting that is newer than a row has its default. Raises a UserError where a row is not whole.
     """
-    texts = files.typed(list[Json[dict]], rows.settings.tolist(), "settings of points", "restore the record")
+    texts = files.typed(
+        list[Json[dict]], rows.settings.tolist(), "settings of points", f"restore {RECORD.name}"
+    )
     given = [config.settings("study", **settings) for settings in texts]
     for hits, n, settings in zip(rows.hits, rows.n, given, strict=True):
         if len(hits) != n * settings.repeats:

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import nn
 
-from .. import diffusion, hub, seeds
+from .. import diffusion, files, hub, seeds
 from ..prompts import BACKGROUNDS, COLOURS, TOY
 from . import world
 
@@ -96,7 +95,7 @@ def load(name):
     """A saved judge, by a shipped name or a folder. Raises ModelError where it is missing or damaged."""
     judge, path = Judge(), Path(hub.place(name)) / "model.safetensors"
     try:
-        judge.load_state_dict(load_file(path))
+        judge.load_state_dict(files.read_tensors(path))
     except Exception as error:
         raise hub.ModelError(
             f"judge {path} cannot be loaded ({type(error).__name__}): restore it (git checkout) or make it "

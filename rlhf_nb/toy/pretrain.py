@@ -9,7 +9,6 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from .. import batches, diffusion, files, flops, hub, losses, seeds, train
@@ -29,7 +28,7 @@ def untrained(cls, part, **changed):
 def unfinished(path, model):
     """Whether a part that `fit` is to leave at `path` is not there yet; `model` gets its weights if it is."""
     if path.exists():
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(files.read_tensors(path))
         model.eval()
     return not path.exists()
 
