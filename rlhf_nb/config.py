@@ -17,7 +17,11 @@ SHOWN.maxstring = SHOWN.maxother = 80
 
 
 class UserError(Exception):
-    """What one sentence can explain and its reader mend."""
+    """What one sentence can explain and its reader mend: on one line, also where it quotes a damaged file."""
+
+    def __str__(self):
+        words = "".join(c if c.isprintable() else " " for c in super().__str__())
+        return words if len(words) <= 2000 else f"{words[:1500]} ... {words[-300:]}"
 
     def _render_traceback_(self):
         """What IPython shows in place of a traceback."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
-from . import hub, seeds
+from . import files, hub, seeds
 from .hub import ModelError
 from .schedulers import check_steps, forward_process, sampler, schedule  # noqa: F401
 
@@ -215,17 +216,19 @@ def at_work(pipe, unet):
 def save_unet(unet, folder):
     """A U-Net in diffusers' own format, without the path it was once loaded from.
 
-    One with adapters goes as LoRA weights for `load_lora_weights`.
+    One with adapters goes as LoRA weights for `load_lora_weights`. Raises ArtifactError on a full disk.
     """
-    if getattr(unet, "peft_config", None):
-        from diffusers import StableDiffusionPipeline
-        from peft.utils import get_peft_model_state_dict
+    with files.writing(folder, SafetensorError):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if getattr(unet, "peft_config", None):
+            from diffusers import StableDiffusionPipeline
+            from peft.utils import get_peft_model_state_dict
 
-        adapters = get_peft_model_state_dict(unet)
-        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=adapters)
-        return
-    unet.register_to_config(_name_or_path="")
-    unet.save_pretrained(folder, safe_serialization=True)
+            adapters = get_peft_model_state_dict(unet)
+            StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=adapters)
+            return
+        unet.register_to_config(_name_or_path="")
+        unet.save_pretrained(folder, safe_serialization=True)
 
 
 def load_unet(folder, pipe):

@@ -113,12 +113,16 @@ def write_tensors(tensors, path, about=None):
 
 
 def read_tensors(path):
-    """{name: tensor} of a safetensors file, mapped from disk. Raises OSError and SafetensorError."""
+    """{name: tensor} of a safetensors file, mapped from disk. Raises ArtifactError where it is none."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not os.path.isfile(path):  # a pipe would be waited for
-        raise FileNotFoundError(f"there is no file {path}")
-    return load_file(path)
+    try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise FileNotFoundError("there is no such file")
+        return load_file(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: no file can be opened any more
+        raise ArtifactError(f"{path} cannot be read ({config.cause(error)}): make it again") from None
 
 
 def cached_tensors(path):
@@ -126,14 +130,14 @@ def cached_tensors(path):
 
     None where it is missing or no more what was written, and so is to be made again.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         tensors = read_tensors(path)
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-    except (OSError, SafetensorError):  # cut by a full disk or a copy
+    except ArtifactError:  # cut by a full disk or a copy
         return None
+    with safe_open(path, "pt") as file:
+        about = file.metadata() or {}
     return (tensors, about) if about.get("digest") == tensors_digest(tensors) else None
 
 

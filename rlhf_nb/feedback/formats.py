@@ -31,6 +31,7 @@ def found(path):
         text = text.strip(" \r\n")
         is_json = text[:1] in ("[", "{") or path.suffix.lower() == ".json"
         content = json.loads(text) if text and is_json else text
+        json.dumps(content, ensure_ascii=False).encode()  # JSON can hold halves of characters
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such home, nested too deep
         cause = "it is not in UTF-8" if isinstance(error, UnicodeDecodeError) else config.cause(error)
         raise LabelFileError(f"whole file: not readable as CSV or JSON ({cause})") from None

@@ -19,7 +19,7 @@ SHARED = True
 
 class Knobs(Numbers):
     beta_dpo: float = Field(500.0, gt=0)  # theirs 5000; the error is a mean, so the size of latents matters
-    clearest: float = Field(0.5, gt=0, le=1)  # share of the pairs that is used, those of the widest gap
+    clearest: float = Field(0.5, ge=0.01, le=1)  # share of the pairs that is used, those of the widest gap
     anchor: float = Field(0.0, ge=0)  # weight of the better one's error itself, against a blow-up of both
 
 
