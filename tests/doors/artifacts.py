@@ -1,0 +1,372 @@
+"""The doors of what the stages write and read: tables, JSON files, attempts; opened as the stages do."""
+
+import importlib.util
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from conftest import ROOT
+from doors import kinds
+from doors.doors import Door, notebook, objects, of_file, tables
+
+from rlhf_nb import align, config, files, hub, prompts, reward, runs
+from rlhf_nb.page import front
+from rlhf_nb.pictures import ImageFolder
+from rlhf_nb.study import point, points, record
+
+CLAIMS = config.read(points.SWEEPS.with_name("claims.yaml"))["claims"]
+
+
+def build():
+    """The module that builds the book."""
+    spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def nine(box, *starts):
+    """Statements of 09 on this box's tables."""
+    given = {"run": box.run, "settings": box.run.settings, "of_reward": {}, "of_models": {}}
+    return notebook("09_sensitivity", *starts, **given)
+
+
+def numeric(table, columns):
+    """Words times a hundred are no error of Python's, and no percentage."""
+    for column in columns:
+        assert pd.api.types.is_numeric_dtype(table[column]) or table.empty, (
+            f"{column} of {table[column][0]!r:.40}"
+        )
+
+
+def read_prompts(box):
+    """As 02, 05, 06, 07 and 09 read the prompts."""
+    settings = box.defaults["generate"]
+    starts = ("columns =", "table =", "folder, wanted =")
+    prompts.wants(notebook("02_generate", *starts, run=box.run, settings=settings)["wanted"])
+    found = notebook("06_evaluate", "columns =", "table =", "combined =", "tune =", run=box.run)
+    prompts.wants(found["tune"])
+    settings = box.defaults["best_of_n"]
+    found = notebook("07_best_of_n", "heldout =", "table =", "rows =", run=box.run, settings=settings)
+    prompts.wants(found["rows"])
+    align.Watch(box.align, box.pipe, None, box.clip)
+    nine(box, "columns =", "table =", "asked =", "narrow =", "number =", "groups =")
+
+
+def read_images(box):
+    """As 03, 04, 05 and 09 read the images."""
+    found = notebook("03_feedback", "images =", "rows =", run=box.run)
+    prompts.wants(found["images"].rows)
+    align.labelled(found["images"])
+    images = notebook("04_reward", "images =", run=box.run)["images"]
+    prompts.wants(images.rows)
+    return images[[0, len(images) - 1]]
+
+
+def read_labels(box):
+    """As 04, 08 and 09 read the labels."""
+    given = {"run": box.run, "settings": box.defaults["reward"], "images": box.images}
+    found = notebook("04_reward", "labels =", "learn, check", **given)
+    torch.tensor(found["learn"].label.to_numpy(), dtype=torch.float32)
+    point.labels_for(box.study, box.images)
+    nine(box, "def read", 'labels = read("feedback"', "by_category =", "shares =")
+
+
+def read_agreement(box):
+    """As 04 reads what raters agree on."""
+    found = notebook("04_reward", "agreement =", "kappa =", run=box.run)
+    json.dumps(found["kappa"].to_dict())
+
+
+def read_best_of_n(box):
+    found = nine(box, "def read", "choosing =", "choosing =")
+    nine_said = [f"n = {n}: {100 * g:+.1f}" for n, g in found["choosing"].gain_share.items()]
+    assert nine_said
+    claimed(box, "best_of_n/best_of_n")
+
+
+def claimed(box, name):
+    """As 09 reads a table that a claim is about."""
+    found = nine(box, "def read", "CALLED =", "def lead", "def table_of")
+    for claim in CLAIMS:
+        if claim.get("table") == name:
+            rows = found["table_of"](name).query(claim.get("query", "index == index"))
+            effect = claim.get("effect", "difference")
+            [(float(row[effect]), float(row["low"]), float(row["high"])) for row in rows.to_dict("records")]
+
+
+def read_front(box, name):
+    """As the front page reads table `name` of 06, by its lines alone."""
+    every = front.LINES
+    front.LINES = [line for line in every if line[1] == name]
+    try:
+        numeric(front.table(box.run), ["gain", "low", "high", "prompts"])
+    finally:
+        front.LINES = every
+
+
+def read_sentences(box):
+    front.sentences(box.run)
+
+
+def read_choices(box, stage, name):
+    """As 09 lists what another chapter has found."""
+    table = nine(box, "def read")["read"](stage, name)
+    dials = [*table.loc[:, :"split"]][:-1]
+    for row in table.to_dict("records"):
+        [f"{dial} {row[dial]}".removesuffix(".0") for dial in dials]
+        f"{row['holm']:.0e}"
+    claimed(box, f"{stage}/{name}")
+
+
+def read_study(box):
+    """As 06, 08 and 09 read what experiments have found."""
+    record.look(box.run, "controls", ["arm"])
+
+
+def read_log(path):
+    """As A1 reads the log of a training, which it then draws."""
+    table = notebook("A1_pretrain", "    loss = files", path=path)["loss"]
+    numeric(table, ["loss"])
+
+
+def read_verdicts(box):
+    nine(box, "def read", "hits =", "gaps =")
+
+
+def read_heads(box):
+    found = nine(box, "def read", "heads =", "names =", "percent =", "levels =", "levels[")
+    numeric(found["levels"], found["percent"])
+    claimed(box, "reward/study")
+
+
+def read_novelty(box):
+    found = nine(box, "def read", "def apart", "novelty =")
+    found["apart"](found["novelty"].iloc[0], found["novelty"].iloc[-1])
+
+
+def read_diversity(box):
+    nine(box, "def read", "diversity =", "change =")
+    front.sentences(box.run)
+
+
+def read_eye(box):
+    """As 06 reads what was judged by eye."""
+    found = notebook("06_evaluate", "path =", "print(", "eye =", "sheet =", "tiles =")
+    prompts.wants(found["eye"])
+    found["eye"].assign(judge=True).groupby("group").eye.mean()
+
+
+def read_numbers(box):
+    """As 07, 09 and the front page read the numbers of 06."""
+    found = notebook("07_best_of_n", "chosen =", "guidance =", run=box.run)
+    assert float(found["guidance"]) >= 0
+    numbers = nine(box, "numbers =")["numbers"]
+    [1.1 - numbers[c] for c in ("frechet_ratio", "ratio_high", "ratio_low")]
+    front.sentences(box.run)
+    read_front(box, "paired")
+
+
+READ = {  # table: how the program reads it
+    "prompts/prompts.csv": read_prompts,
+    "generate/images/metadata.csv": read_images,
+    "feedback/labels.csv": read_labels,
+    "feedback/raters.csv": lambda box: record.basis("smoke"),
+    "feedback/agreement.csv": read_agreement,
+    "reward/gains.csv": read_sentences,
+    "reward/study.csv": read_heads,
+    "reward/novelty.csv": read_novelty,
+    "evaluate/verdicts.csv": read_verdicts,
+    "evaluate/diversity.csv": read_diversity,
+    "best_of_n/best_of_n.csv": read_best_of_n,
+    "sensitivity/front.csv": lambda box: build().how_far(box.result("sensitivity", "front.csv")),
+    **{
+        f"evaluate/{name}.csv": partial(read_front, name=name)
+        for name in ("paired", "fresh", "eye", "seeds_fresh", "reward_over_random")
+    },
+    "evaluate/seeds.csv": lambda box: (read_front(box, "seeds"), read_choices(box, "evaluate", "seeds")),
+    **{
+        f"data/{n}.csv": partial(read_choices, stage="data", name=n) for n in ("controls", "data", "feedback")
+    },
+}
+CLAIMED = {claim["table"] for claim in CLAIMS if "table" in claim}
+WRITTEN = {  # tables for people, which no stage reads: by the reader of tables
+    "align": ("log", "curve"),
+    "evaluate": (
+        *("accuracy", "votes", "guidance_gain", "guidance", "attribute_gains", "quality", "attributes"),
+        *("fidelity", "categories"),
+    ),
+    "feedback": ("table2",),
+    "sensitivity": (
+        *("verdicts", "choices", "frontier", "reward_choices", "failure", "guidance", "breadth", "budget"),
+    ),
+    "best_of_n": ("votes",),
+    "data": ("nearer", "rewards"),
+    "reward": ("pairwise", "across", "log", "confused", "half", "calibration", "ceiling"),
+    "pretrain": ("gates", "judge", "eye"),
+}
+LOGS = "pretrain/bundle/logs/"
+
+
+def unread(name):
+    """Whether a table is for people alone."""
+    stage, _, rest = name.removesuffix(".csv").partition("/")
+    return rest in WRITTEN.get(stage, ()) and f"{stage}/{rest}" not in CLAIMED
+
+
+def opened(box, name):
+    """How the table `name` of a scale's folder is read, or None for one that nothing here knows."""
+    if name in READ:
+        return partial(READ[name], box)
+    if name.startswith("study/"):
+        return partial(read_study, box)
+    path, (stage, _, rest) = box.scale / name, name.partition("/")
+    if f"{stage}/{rest.removesuffix('.csv')}" in CLAIMED:
+        return partial(claimed, box, f"{stage}/{rest.removesuffix('.csv')}")
+    if name.startswith(LOGS):
+        return partial(read_log, path)
+    if unread(name):
+        return lambda: files.read_table(path)
+
+
+def csvs(box):
+    """Names of the tables of a finished run; of the points, which are alike, one."""
+    names = sorted(p.relative_to(box.scale).as_posix() for p in box.scale.rglob("*.csv"))
+    names = [name for name in names if ".partial/" not in name]
+    point = [name for name in names if name.startswith("study/")][1:]
+    return [name for name in names if name not in point]
+
+
+def of_table(box, name):
+    """The doors of one table of a finished run."""
+    named = (name.partition("/")[0], Path(name).parent.name)
+    # a published table is first held against its manifest, so that most damage ends alike
+    columns = tuple(kinds.COLUMNS) if name == "generate/images/metadata.csv" else kinds.FEWER
+    yield from tables("tables", name, box.scale / name, opened(box, name), named, columns)
+
+
+def of_records(box):
+    """The doors of recorded tables, which are not a run's."""
+    where = box.folder / "records"
+    study = where / "study.csv"
+    yield from tables("tables", "records/study.csv", study, partial(read_study, box), columns=kinds.FEWER)
+    yield from tables("tables", "records/eye.csv", where / "eye.csv", partial(read_eye, box))
+    frontier = box.run.path("frontier.csv")
+    yield from tables("tables", "attempt/frontier.csv", frontier, partial(read_sentences, box))
+    eye = box.folder / "eye"
+    shutil.copytree(ROOT / "tests" / "eye", eye)
+    keep = pd.read_csv(eye / "metadata.csv").head(4)
+    keep.to_csv(eye / "metadata.csv", index=False)
+
+    def opens():
+        found = ImageFolder(eye)
+        found[:]
+        return found.rows
+
+    yield from tables("tables", "tests/eye/metadata.csv", eye / "metadata.csv", opens, ("eye",))
+
+
+# JSON
+
+
+def read_manifest(box, stage):
+    """As later stages, 09 and the site read a manifest."""
+    found = runs.manifest("smoke", stage)
+    if stage in runs.NOTEBOOKS:
+        runs.settings_of("smoke", stage)
+    runs.result("smoke", stage)
+    record.finished("smoke")
+    if stage in record.BEHIND:
+        record.basis("smoke")
+    if stage in ("align", "generate"):
+        spent = nine(box, "def spent")["spent"]
+        assert float(spent(stage)) >= 0
+    build().provenance(box.scale)
+    runs.Run("sensitivity", box.run.settings, [stage] if stage in runs.NOTEBOOKS else ())
+    return found
+
+
+def read_site(box):
+    build().settings(box.scale, True, True)
+
+
+def jsons(box):
+    """{name: how it is read} of the JSON files of a finished run; of the points' manifests one."""
+    found = {}
+    for path in sorted(box.scale.rglob("*.json")):
+        name = path.relative_to(box.scale).as_posix()
+        stage, _, rest = name.partition("/")
+        if ".partial/" in name or (stage == "study" and any(n.startswith("study/") for n in found)):
+            continue
+        if path.name == "manifest.json":
+            found[name] = partial(read_manifest, box, path.parent.relative_to(box.scale).as_posix())
+        elif name in ("evaluate/numbers.json", "sensitivity/front.json"):
+            found[name] = partial(read_numbers if stage == "evaluate" else read_site, box)
+        elif rest == "numbers.json":  # for people
+            found[name] = lambda path=path: files.read_json(path)
+        elif name == "reward/model/card.json":
+            found[name] = lambda: reward.load(box.result("reward", "model"), box.clip)
+        elif path.relative_to(box.scale).parts[:2] != ("pretrain", "bundle") and rest != "unet/config.json":
+            found[name] = None
+    return found
+
+
+KEYED = ("generate/manifest.json", "align/manifest.json", "reward/model/card.json", "evaluate/numbers.json")
+
+
+def of_json(box, name):
+    """The doors of one JSON file of a finished run."""
+    path, opens = box.scale / name, jsons(box)[name]
+    named = (Path(name).parts[0], path.parent.name)
+    yield from objects("json", name, path, opens, named, keys=name in KEYED or name.startswith("study"))
+
+
+def of_attempts(box):
+    """The doors of what a killed attempt has left behind, and of its lock."""
+    settings = box.defaults["prompts"].model_copy(update={"seed": 77})
+    run = runs.Run("prompts", settings)
+    started, attempt = run.folder / "started.json", run.path("work/attempt.json")
+    folder = run.folder
+    del run
+
+    def again():
+        assert runs.Run("prompts", settings).folder == folder
+
+    yield from objects("json", "attempt/started.json", started, again, ("prompts",), keys=False, mends=True)
+    yield from objects("json", "attempt/work/attempt.json", attempt, again, ("prompts",), mends=True)
+    lock = box.scale / ".locks" / "generate"
+    lock.touch()
+
+    def locked():
+        runs.Run("generate", box.defaults["generate"], ["prompts"])
+        runs.locks.release(lock)
+
+    # a pipe or a foreign file there is as good a lock as any
+    yield Door("json", "lock", ("generate",), of_file(lock, locked, kinds.FILES, mends=True))
+
+
+def of_recorded(box):
+    """The doors of the records' JSON files."""
+    where = box.folder / "records"
+
+    def benchmark():
+        given = {"records": [where / "benchmark-toy.json"], "display": str}
+        starts = ("kinds =", "kinds |=", "found =", "for made in found", "for made in found")
+        notebook("A2_gpu", *starts, **given)
+
+    yield from objects("json", "records/benchmark-toy.json", where / "benchmark-toy.json", benchmark)
+    yield from objects("json", "records/eye.json", where / "eye.json", partial(read_eye, box))
+    how = where / "study.json"  # for people
+    yield from objects("json", "records/study.json", how, lambda: files.read_json(how))
+    made = box.copied(hub.ASSETS / "made.json", box.folder / "assets" / "made.json")
+
+    class Moved:
+        ASSETS = made.parent
+
+    def shipped():
+        notebook("A1_pretrain", "made =", "print(", "print(", hub=Moved)
+
+    yield from objects("json", "assets/made.json", made, shipped)
