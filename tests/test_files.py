@@ -1,5 +1,6 @@
 """Readers of tables and JSON: a value has its type, or one sentence; writing is whole or not at all."""
 
+import contextlib
 import os
 import resource
 from typing import Literal
@@ -85,13 +86,15 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, make):
     assert not files.intact(tmp_path / "x", "") and files.cached_tensors(tmp_path / "x") is None
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full():
-    """A disk on which no file may grow beyond ten bytes."""
+    """A disk on which no file may grow beyond ten bytes, also none that pytest would write meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +104,12 @@ def full():
         lambda path: files.write_tensors({"a": torch.zeros(100)}, path),
     ],
 )
-def test_a_full_disk_leaves_what_was_there(tmp_path, full, write):
+def test_a_full_disk_leaves_what_was_there(tmp_path, write):
     path = put(tmp_path / "a", "good")
-    with pytest.raises(files.ArtifactError, match=r"a cannot be written \(.*too large.*\): make room"):
+    with (
+        pytest.raises(files.ArtifactError, match=r"a cannot be written \(.*too large.*\): make room"),
+        full(),
+    ):
         write(path)
     assert path.read_text() == "good" and [p.name for p in tmp_path.iterdir()] == ["a"]
 

@@ -243,5 +243,7 @@ def looks(box):
     yield weights("models", "looks of a training", path, opens, ("look",), mends=True)
 
 
-SLOW = (pipeline, clip)
-QUICK = (judges, detector, head, tuned, adapters, checkpoint, features, encoded, rounds, looks)
+ALL = (
+    *(pipeline, clip, judges, detector, head, tuned, adapters),
+    *(checkpoint, features, encoded, rounds, looks),
+)

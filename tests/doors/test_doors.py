@@ -14,6 +14,7 @@ from doors.doors import WHOLE, lines_of
 from rlhf_nb import methods
 from rlhf_nb.stages import MAKES, STAGES
 
+pytestmark = pytest.mark.slow
 LEAST = 12  # kinds of damage a door
 
 
@@ -42,16 +43,12 @@ def test_knobs(box, method):
     crossed(box, parameters.of_method(box, method))
 
 
-SLOW = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("evaluate", "study")]
-
-
-@pytest.mark.parametrize("stage", [*(stage for stage in MAKES if stage not in ("evaluate", "study")), *SLOW])
+@pytest.mark.parametrize("stage", MAKES)
 def test_tables(box, stage):
     names = [name for name in artifacts.csvs(box) if name.startswith(f"{stage}/")]
     crossed(box, (door for name in names for door in artifacts.of_table(box, name)))
 
 
-@pytest.mark.slow
 def test_recorded_tables(box):
     crossed(box, artifacts.of_records(box))
 
@@ -68,13 +65,7 @@ def test_recorded_json_files(box):
     crossed(box, artifacts.of_recorded(box))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", models.SLOW, ids=lambda model: model.__name__)
-def test_a_large_model(box, model):
-    crossed(box, model(box))
-
-
-@pytest.mark.parametrize("model", models.QUICK, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", models.ALL, ids=lambda model: model.__name__)
 def test_models(box, model):
     crossed(box, model(box))
 

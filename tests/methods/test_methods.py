@@ -74,7 +74,11 @@ def test_every_method_is_one_short_module_with_the_interface():
     assert not any(f'"{name}"' in trainer for name in methods.names())  # nobody asks for a method by name
 
 
-@pytest.mark.parametrize("method", trained.METHODS)
+UNLIKE = ("reward_weighted", "reward_weighted_rounds", "ddpo", "draft")  # one of each kind of training
+KILLED = [pytest.param(name, marks=() if name in UNLIKE else pytest.mark.slow) for name in trained.METHODS]
+
+
+@pytest.mark.parametrize("method", KILLED)
 def test_killed_and_resumed_ends_with_the_same_bits(pipe, clip, whole, tmp_path, method):
     chosen, (rows, weights) = trained.settings(method), whole(method)
     for stop in (1, 2):  # within the first round, and at its end, before the second one is drawn
