@@ -21,7 +21,7 @@ class UserError(Exception):
 
     def __str__(self):
         words = "".join(c if c.isprintable() else " " for c in super().__str__())
-        return words if len(words) <= 900 else f"{words[:600]} ... {words[-250:]}"
+        return words if len(words) <= 2000 else f"{words[:1500]} ... {words[-300:]}"
 
     def _render_traceback_(self):
         """What IPython shows in place of a traceback."""

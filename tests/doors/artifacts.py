@@ -206,7 +206,7 @@ WRITTEN = {  # tables for people, which no stage reads: by the reader of tables
     "best_of_n": ("votes",),
     "data": ("nearer", "rewards"),
     "reward": ("pairwise", "across", "log", "confused", "half", "calibration", "ceiling"),
-    "pretrain": ("gates", "judge", "eye"),
+    "pretrain": ("gates", "judge", "eye", "bundle/curve"),
 }
 LOGS = "pretrain/bundle/logs/"
 
@@ -309,7 +309,10 @@ def jsons(box):
             found[name] = lambda path=path: files.read_json(path)
         elif name == "reward/model/card.json":
             found[name] = lambda: reward.load(box.result("reward", "model"), box.clip)
-        elif path.relative_to(box.scale).parts[:2] != ("pretrain", "bundle") and rest != "unet/config.json":
+        elif path.relative_to(box.scale).parts[:2] != ("pretrain", "bundle") and rest not in (
+            "unet/config.json",
+            "rival/config.json",
+        ):
             found[name] = None
     return found
 

@@ -23,7 +23,7 @@ from doors import kinds
 from rlhf_nb import config
 
 PATIENCE = 10  # seconds that a cell may take
-LONGEST = 900  # characters of a sentence
+LONGEST = 2000  # characters of a sentence
 WHOLE = "as it is"  # the kind that is none, without which a clear sentence means nothing
 RESULTS = {}  # (family, door, kind) -> what came of it
 
