@@ -212,7 +212,9 @@ def environment(box):
     for name in sorted(variables()):
         values = {"RANK": RANKS}.get(name, ENVIRONMENT)
         cells = {kind: partial(within, value, name) for kind, value in values.items()}
-        words = {kind: (value.replace("FOLDER", str(home)).strip(), name) for kind, value in values.items()}
+        words = {
+            kind: (value.replace("FOLDER", str(home)).strip()[:200], name) for kind, value in values.items()
+        }
         yield Door("environment", name, (name,), cells, words)
 
 
