@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from . import config
 from .files import ArtifactError, read_table, whole, write_text
@@ -25,9 +25,9 @@ def rgb(encoded, size=None):
             return np.array(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS) if size else image)
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
             name = str(encoded)[:500] if isinstance(encoded, Path) else "a picture"
-            raise ArtifactError(
-                f"{name} cannot be read ({config.cause(error)}): restore it or leave it out"
-            ) from None
+            unknown = isinstance(error, UnidentifiedImageError)
+            why = "it is in no known format" if unknown else config.cause(error)
+            raise ArtifactError(f"{name} cannot be read ({why}): restore it or leave it out") from None
 
 
 def _upright(encoded):

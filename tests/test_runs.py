@@ -348,14 +348,14 @@ def rename_column(path):
         (
             "runs/smoke/generate/images/000000.png",
             lambda path: path.write_bytes(b"no picture"),
-            "image .*000000.png cannot be read .*: restore it",
+            "000000.png cannot be read .it is in no known format.: restore it or leave it out",
         ),
         (
             "runs/smoke/prompts/prompts.csv",
             rename_column,
             "prompts.csv is damaged or was changed by hand: restore it, or run notebook 01_prompts again",
         ),
-        ("pipeline/unet", shutil.rmtree, "has no unet: not a whole Stable Diffusion folder"),
+        ("pipeline/unet", shutil.rmtree, "has no unet: not a whole folder of a Stable Diffusion"),
         (
             "runs/smoke/align.partial",
             lambda path: path.write_text(""),
