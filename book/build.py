@@ -59,12 +59,17 @@ def provenance(folder):
         models |= {name: digest for name, digest in m["inputs"].items() if "/" in name}
         seed, inputs = str(m["settings"].get("seed", "-")), ", ".join(m["inputs"]) or "-"
         when = m["finished"][:16].replace("T", " ")
-        rows.append([m["stage"], seed, inputs, f"`{m['digest'][:12]}`", f"{m['seconds']:.0f}", when])
-    table = markdown(["stage", "seed", "made from", "digest", "seconds", "finished"], rows)
+        cost = "-" if m["tflop"] is None else f"{m['tflop']:.2f}"
+        rows.append([m["stage"], seed, inputs, f"`{m['digest'][:12]}`", cost, f"{m['seconds']:.0f}", when])
+    table = markdown(["stage", "seed", "made from", "digest", "TFLOP", "seconds", "finished"], rows)
     told = ", ".join(f"{name} `{digest[:12]}`" for name, digest in models.items())
     devices = "; ".join(sorted({m["device"] for m in made}))
     versions = ", ".join(f"{name} {version}" for name, version in made[-1]["versions"].items())
-    return f"{table}\nModels: {told}. Devices: {devices}. Versions: {versions}.\n"
+    stages = [m["tflop"] for m in made if "/" not in m["stage"]]  # the points are made within them
+    total = sum(filter(None, stages))
+    unknown = f", without {stages.count(None)} that went on after an interruption" * (None in stages)
+    counted = f"All stages together: {total:.1f} TFLOP{unknown}."
+    return f"{table}\n{counted} Models: {told}. Devices: {devices}. Versions: {versions}.\n"
 
 
 def sentences(folder):

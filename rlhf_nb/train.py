@@ -8,11 +8,13 @@ timesteps from (seed, step) alone (seeds.py), so an interrupted run that is resu
 
 import contextlib
 import copy
+import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from . import checkpoints, config
+from . import checkpoints, config, flops
 
 
 class NotFinite(config.UserError, ArithmeticError):
@@ -61,7 +63,8 @@ def loop(model, losses, plan, *, folder=None, engine=None, summed=False, kept=()
     start = training.resume(folder)
     yield from list(training.rows)
     for step in range(start, plan.steps):
-        training.backward(losses, step, summed)
+        work = partial(training.backward, losses, step, summed)
+        flops.spend(work, training.trained, training.number)
         due = (step + 1) % plan.log_every == 0 or step + 1 == plan.steps
         if due or training.looks:
             training.check(step, summed, blame)
@@ -77,6 +80,8 @@ def loop(model, losses, plan, *, folder=None, engine=None, summed=False, kept=()
 
 class Training:
     """What a training holds between two steps."""
+
+    numbers = itertools.count()
 
     def __init__(self, model, plan, engine, kept):
         self.sharded = engine.is_fsdp2
@@ -100,6 +105,7 @@ class Training:
         self.scaled = engine.scaler is not None  # half precision with loss scaling
         # elsewhere a look at every step would make the processor wait for the device
         self.looks = self.scaled or engine.device.type == "cpu"
+        self.number = next(self.numbers)  # for the ledger of FLOP: another training of a model costs another
         self.bad = torch.zeros((), device=engine.device)
         self.rows, self.logs = [], []
 

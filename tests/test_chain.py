@@ -1,14 +1,10 @@
 """The paper's path on a real model's folder: a person's own pictures and people's labels, from 01 to 07."""
 
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, tiny_owl
+import shells
+from conftest import tiny_owl
 from PIL import Image
 
 from rlhf_nb import files
@@ -21,30 +17,6 @@ SENTENCES = [
     "three apples on a table",
     "a house in the snow",
 ]
-# Every notebook in a process of its own, as in a kernel, which begins where the libraries are loaded.
-RUN = """
-import json, multiprocessing, sys
-import diffusers, matplotlib, peft, transformers
-from IPython.core.interactiveshell import InteractiveShell
-from rlhf_nb import align, evaluate, figures, photos
-
-matplotlib.use("agg")
-
-def run(name, given):
-    shell = InteractiveShell()
-    for cell in json.load(open(f"{name}.ipynb"))["cells"]:
-        if cell["cell_type"] == "code":
-            shell.run_cell("".join(cell["source"])).raise_error()
-        if "parameters" in cell["metadata"].get("tags", ()):
-            shell.user_ns.update(given)
-
-for name, given in json.loads(sys.argv[1]).items():
-    process = multiprocessing.get_context("fork").Process(target=run, args=(name, given))
-    process.start()
-    process.join()
-    if process.exitcode:
-        sys.exit(f"{name} failed")
-"""
 
 
 def own_pictures(folder):
@@ -87,11 +59,7 @@ def test_own_pictures_and_peoples_labels_go_through_the_book_at_scale_sd15(sd15)
         "07_best_of_n": measured | {"prompts": 2, "most": 2},
     }
     given = {name: {"scale": "sd15"} | of for name, of in given.items()}
-    environment = {**os.environ, "RLHF_NB_RUNS": f"{sd15}/runs"}
-    command = [sys.executable, "-c", RUN, json.dumps(given)]
-    where = {"cwd": ROOT / "notebooks", "env": environment}
-    done = subprocess.run(command, **where, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    shells.executed(given, RLHF_NB_RUNS=f"{sd15}/runs")
     made = sd15 / "runs/sd15"
     drawn = files.read_table(made / "generate/images/metadata.csv", ("file_name", "source", "prompt"))
     assert sorted(drawn.source) == sorted(row["file_name"] for row in rows)

@@ -8,6 +8,7 @@ import sys
 import zipfile
 
 import pytest
+import shells
 from conftest import ROOT
 
 PACKAGE = ROOT / "rlhf_nb"
@@ -101,35 +102,6 @@ def test_a_wheel_installed_elsewhere_runs_the_first_five_chapters(tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(tmp_path / "site")
-    environment = {
-        "PYTHONPATH": f"{tmp_path}/site",
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "OMP_NUM_THREADS": "1",
-    }
-    for name in ("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align"):
-        source, out = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb"
-        command = [
-            sys.executable,
-            "-m",
-            "papermill",
-            source,
-            out,
-            "--no-progress-bar",
-            "--start-timeout",
-            "600",
-        ]
-        done = subprocess.run(
-            list(map(str, command)),
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-    told = "import rlhf_nb; print(rlhf_nb.__file__)"
-    where = subprocess.run(
-        [sys.executable, "-c", told], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert where.stdout.startswith(str(tmp_path)) and (tmp_path / "runs/smoke/align/manifest.json").exists()
+    given = dict.fromkeys(("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align"), {})
+    told = shells.executed(given, tmp_path, PYTHONPATH=f"{tmp_path}/site", HOME=str(tmp_path))
+    assert told.startswith(str(tmp_path)) and (tmp_path / "runs/smoke/align/manifest.json").exists()

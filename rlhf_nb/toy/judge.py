@@ -5,6 +5,7 @@ captions, CLIP or rewards. It is the ground truth of every evaluation and the tr
 raters.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import diffusion, files, hub, seeds
+from .. import diffusion, files, flops, hub, seeds
 from ..prompts import BACKGROUNDS, COLOURS, TOY
 from . import world
 
@@ -80,7 +81,7 @@ class Judge(nn.Module):
     @torch.inference_mode()
     def features(self, images):
         """What the Fréchet distance compares, (B, 256) of uint8 images (B, 64, 64, 3)."""
-        return torch.cat([self.penultimate(x) for x in chunks(images)])
+        return torch.cat(in_chunks(self, "penultimate", images))
 
     def examine(self, images, wants):
         """Which of its prompt's attributes each of uint8 images (B, 64, 64, 3) shows, as `right` says.
@@ -172,10 +173,10 @@ def loss(images, labels, batch, seed):
     return loss_at
 
 
-def chunks(images):
-    """uint8 images (B, H, W, 3) as floats in [-1, 1], a few at once."""
-    for i in range(0, len(images), 256):
-        yield diffusion.pixels(images[i : i + 256])
+def in_chunks(judge, method, images):
+    """What a method of the judge makes of uint8 images (B, H, W, 3), a few at once: a list."""
+    parts = [diffusion.pixels(images[i : i + 256]) for i in range(0, len(images), 256)]
+    return [flops.spend(partial(getattr(judge, method), x), judge, method, x.shape) for x in parts]
 
 
 @torch.inference_mode()
@@ -184,7 +185,7 @@ def read(judge, images):
 
     The confidence is the product of the four winning probabilities.
     """
-    parts = [judge(x) for x in chunks(images)]
+    parts = in_chunks(judge, "forward", images)
     best = {a: torch.cat([part[a] for part in parts]).float().softmax(1).max(1) for a in CLASSES}
     values = {a: np.array(CLASSES[a], dtype=object)[b.indices.numpy()] for a, b in best.items()}
     return values | {"confidence": torch.stack([b.values for b in best.values()]).prod(0).numpy()}
