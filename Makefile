@@ -17,7 +17,7 @@ test: .venv/ready  ## lint, unit tests, notebooks against their references, stri
 	@$(BIN)/python book/vendor.py
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" --numprocesses 3 --dist loadgroup
 
 lab: .venv/ready  ## step through the notebooks
 	$(BIN)/jupyter lab notebooks

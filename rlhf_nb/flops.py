@@ -52,6 +52,11 @@ def spend(work, model, *key):
     return values[0]
 
 
+def since(before):
+    """10^12 operations since `spent` was `before`, or None where some were not counted."""
+    return round((spent - before) / 1e12, 3) if math.isfinite(spent - before) else None
+
+
 def _countable(model):
     import torch
 

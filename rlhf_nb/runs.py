@@ -8,7 +8,6 @@ by a start with the same settings and inputs, also after others in between.
 import contextlib
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
@@ -253,15 +252,10 @@ class Run:
             "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else device,
             "threads": threads(),
-            "tflop": self._tflop(),
+            "tflop": None if self.resumed else flops.since(self.spent),
             "seconds": round(time.time() - self.begun, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-
-    def _tflop(self):
-        """What the stage has cost in 10^12 operations; None where an earlier attempt did a part of it."""
-        cost = (flops.spent - self.spent) / 1e12
-        return round(cost, 3) if math.isfinite(cost) and not self.resumed else None
 
     def _published(self, known):
         """The manifest of the published stage, where it is this attempt's and nothing has changed since."""

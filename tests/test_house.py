@@ -11,6 +11,8 @@ import pytest
 import shells
 from conftest import ROOT
 
+from rlhf_nb import files
+
 PACKAGE = ROOT / "rlhf_nb"
 MODULES = {
     ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
@@ -84,7 +86,7 @@ def test_the_tests_tree_is_the_packages():
 
 
 @pytest.mark.slow
-def test_a_wheel_installed_elsewhere_runs_the_first_five_chapters(tmp_path):
+def test_a_wheel_installed_elsewhere_makes_the_same_bytes_in_the_first_five_chapters(smoke, tmp_path):
     """Sub-packages, scales and the shipped models are in it: 01 to 05 run without the clone."""
     build = [
         sys.executable,
@@ -104,4 +106,10 @@ def test_a_wheel_installed_elsewhere_runs_the_first_five_chapters(tmp_path):
         packed.extractall(tmp_path / "site")
     given = dict.fromkeys(("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align"), {})
     told = shells.executed(given, tmp_path, PYTHONPATH=f"{tmp_path}/site", HOME=str(tmp_path))
-    assert told.startswith(str(tmp_path)) and (tmp_path / "runs/smoke/align/manifest.json").exists()
+    assert told.startswith(str(tmp_path))
+    for stage in ("prompts", "generate", "feedback", "reward", "align"):
+        here, there = (
+            files.read_json(folder / "runs/smoke" / stage / "manifest.json", digest=str)["digest"]
+            for folder in (tmp_path, smoke)
+        )
+        assert here == there, stage

@@ -60,8 +60,10 @@ def finished(scale):
 
     Left out are points of an older reward, and of settings that are no more.
     """
-    found = []
-    for rows in (runs.root() / scale / "study").glob("*/rows.csv"):
+    found, folder = [], runs.root() / scale / "study"
+    with files.reading(folder):
+        there = list(folder.glob("*/rows.csv"))
+    for rows in there:
         with contextlib.suppress(files.ArtifactError):
             made = runs.manifest(scale, f"study/{rows.parent.name}")
             if made["settings"].keys() <= Study.model_fields.keys():
