@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import pandas as pd
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -187,7 +188,7 @@ def typed(kind, value, what, remedy):
 def read_json(path, *keys, remedy="make it again", **kinds):
     """The object in a JSON file, which must have `keys`, and those of `kinds`, name=type.
 
-    Raises ArtifactError with the remedy where it has not.
+    One that may be None may be missing. Raises ArtifactError with the remedy where another is.
     """
     try:
         found = json.loads(config.contents(path))
@@ -198,6 +199,7 @@ def read_json(path, *keys, remedy="make it again", **kinds):
     if not isinstance(found, dict):
         raise ArtifactError(f"{path} holds no JSON object: {remedy}")
     kinds = dict.fromkeys(keys, Any) | kinds
+    found = {key: None for key, kind in kinds.items() if NoneType in get_args(kind)} | found
     if lacking := kinds.keys() - found.keys():
         raise ArtifactError(f"{path} has no {', '.join(sorted(lacking))}: {remedy}")
     return found | {key: typed(kind, found[key], f"{path}, {key!r}", remedy) for key, kind in kinds.items()}

@@ -26,6 +26,7 @@ from .bounds import (
     Several,
     Share,
     Size,
+    Sizes,
     Split,
     Widths,
     fit,
@@ -43,7 +44,7 @@ NOTEBOOKS = {
     "sensitivity": "09_sensitivity",
     "pretrain": "A1_pretrain",
 }
-MAKES = {  # what a stage that lacks it is not finished without
+MAKES = {  # what a stage is not finished without
     "prompts": ("prompts.csv",),
     "generate": ("images",),
     "feedback": ("feedback.sqlite", "labels.csv", "raters.csv", "agreement.csv", "numbers.json"),
@@ -59,8 +60,7 @@ MAKES = {  # what a stage that lacks it is not finished without
     "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
     "study": ("rows.csv",),
 }
-# How a run is done, not what comes out: it may change before a new start.
-EXECUTION = ("accumulate", "extras")
+EXECUTION = ("accumulate", "extras")  # how a run is done: it may change before a new start
 
 
 class Stage(BaseModel):
@@ -167,9 +167,9 @@ class Align(Training):
 class Study(Training):
     """One point of an experiment: notebook 05's training under another weighing, measured on some prompts."""
 
-    method: Literal["reward_weighted"] = "reward_weighted"
     precision: Literal["no"] = "no"
-    arm: Arm = "reward"  # what an image weighs before the power k; "none" is the base model
+    arm: Arm = "reward"  # what rewards an image; "given": the reward of notebook 04, "none": the base model
+    tflop: Size = 0.0  # budget of the training; it buys `updates`, or rounds of as many; 0 for no budget
     raters: FewOrNone = 0  # simulated raters in place of the recorded labels, 0 to keep those
     error: Share = 0.1  # chance that such a rater errs
     label_share: Share = 1.0  # share of the images that have a label
@@ -181,6 +181,8 @@ class Study(Training):
     prompts: Several = 200  # combination prompts of each split
     repeats: Few = 2  # pictures of each prompt
     guidances: Guidances = (4.0,)
+    own_best: bool = False  # other splits than validation at guidance 1 and at the best there alone
+    mixing: Sizes = ()  # steps from base to tuned model, 1 is all the way, measured on validation prompts too
     steps: Few = 10
     renders: Renders = 2000
 
@@ -269,8 +271,7 @@ STAGES = {
     "align": Align,
     "evaluate": Evaluate,
     "best_of_n": BestOfN,
-    "data": Stage,  # 08 and 09 take nothing of their own: their experiments are written in sweeps.yaml
-    "sensitivity": Stage,
+    **dict.fromkeys(("data", "sensitivity"), Stage),  # whose experiments are written in sweeps.yaml
     "pretrain": Pretrain,
     "gpu": Gpu,
     "study": Study,

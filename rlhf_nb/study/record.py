@@ -32,7 +32,7 @@ BEHIND = {  # settings of other stages that a point's rows rest on
 }
 COMPARED = points.SWEEPS.with_name("comparisons.yaml")
 RECORD = points.SWEEPS.parents[1] / "book" / "records" / "study.csv"
-POINT = ["key", "split", "guidance"]  # what a row is of
+POINT = ["key", "split", "guidance", "mixed"]  # what a row is of
 ROW = {"settings": str, "split": Split, "guidance": float, "n": float, "hits": str}
 ORIGIN = {"asked": str, "made": str, "device": str, "seconds": float}  # of a recorded row
 
@@ -78,7 +78,9 @@ def known(scale):
         rows = files.read_table(runs.result(scale, made["stage"], "rows.csv"), ROW)
         about = {"made": made["finished"][:10], "device": made["device"], "seconds": made["seconds"]}
         parts.append(rows.assign(**about, asked=basis(scale), source="this run"))
-    return pd.concat(parts, ignore_index=True)
+    rows = pd.concat(parts, ignore_index=True)
+    whole = 1.0  # of the way from base to tuned model; older rows know no other
+    return rows.assign(mixed=rows.mixed.fillna(whole) if "mixed" in rows else whole)
 
 
 def described(rows):
@@ -123,7 +125,7 @@ def record(scale="toy"):
 def sweep(scale, name):
     """The rows of sweep `name`, described, that rest on what this machine's do; and a sentence on them."""
     wanted, rows = points.points(points.SWEEPS, scale, [name]), described(known(scale))
-    rows = rows[rows.key.isin(wanted)]
+    rows = rows[rows.key.isin(wanted) & (rows.mixed == 1)]
     same = rows.asked == (basis(scale) if len(rows) else "")
     here = rows[same].drop_duplicates([*POINT, "source"], keep="last")
     here.loc[here.arm == "constant", "power"] = 0.0  # one weight for all is any weight to the power 0
