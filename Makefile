@@ -25,7 +25,7 @@ lab: .venv/ready  ## step through the notebooks
 sweeps: .venv/ready        ## run those points of the recorded sweeps that runs/ lacks (hours, resumable; `make sweeps sweep=controls` for some)
 	$(UNLOCK)
 	$(SNAKEMAKE) --config scale=toy -- book/notebooks/04_reward.ipynb
-	$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps; status=$$?; $(BIN)/python -m rlhf_nb.study.record && exit $$status
+	$(if $(filter league,$(sweep)),OMP_NUM_THREADS=1 $(BIN)/python -m rlhf_nb.study.league,$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps); status=$$?; $(BIN)/python -m rlhf_nb.study.record && exit $$status
 
 reference: .venv/ready     ## make the references that the notebooks are compared with anew
 	$(BIN)/python tests/refresh.py

@@ -23,6 +23,7 @@ from .. import (
     files,
     generate,
     losses,
+    methods,
     pictures,
     prompts,
     readers,
@@ -227,6 +228,9 @@ def main(settings):
     score, rows = reward.load(run.read("reward", "model"), clip), []
     table = table.query("category == 'combination' and use != 'test'")
     guidances, draw = settings.guidances, partial(diffusion.sample, pipe, unet=unet)
+    method = methods.load(settings.method)
+    if settings.arm != "none" and hasattr(method, "draw"):  # one that draws in a way of its own
+        draw = partial(method.draw, pipe, knobs=method.Knobs(**settings.knobs), unet=unet)
     for split in settings.splits:
         asked = table[table.split == split].head(settings.prompts)
         measured = measure(draw, guidances, reader, score, asked, settings)
