@@ -1,5 +1,7 @@
 """The counter: matrix products, and attention, which PyTorch's own leaves out on processors."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 
@@ -52,3 +54,21 @@ def spent(work):
     before = flops.spent
     work()
     return flops.spent - before
+
+
+def test_counting_changes_no_bit(pipe):
+    unet = copy.deepcopy(pipe.unet).train().requires_grad_(True)
+    inputs = (
+        torch.randn(6, 4, 8, 8),
+        torch.arange(6) * 100,
+        torch.randn(6, 24, unet.config.cross_attention_dim),
+    )
+
+    def gradients():
+        unet.zero_grad()
+        unet(*inputs).sample.square().mean().backward()
+        return [p.grad.clone() for p in unet.parameters()]
+
+    plain, counted = gradients(), []
+    assert flops.count(lambda: counted.extend(gradients()))
+    assert all(p.equal(q) for p, q in zip(plain, counted, strict=True))
