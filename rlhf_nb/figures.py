@@ -12,6 +12,8 @@ from PIL import Image
 BASE = "#7f8fa6"
 TUNED = "#d1495b"
 ACCENT = "#2e86ab"
+GOOD, BAD = "#2a9d4a", "#c0392b"  # pictures, by people or the judge
+ELSEWHERE = "#b7791f"  # what others measured, beside our own
 plt.rcParams.update(
     {
         "figure.dpi": 110,
@@ -31,24 +33,32 @@ def sheet(images, titles=(), **look):
     plt.show()
 
 
-def grid(images, titles=(), columns=8, marks=(), size=1.1):
-    """A figure of uint8 images (N, H, W, 3), enlarged without blur, each `size` inches wide.
+def titled(figure, *findings):
+    """Head a figure with what it found, a line or two for each finding."""
+    lines = [textwrap.fill(words, 62) for words in findings]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5)
+
+
+def grid(images, titles=(), columns=8, marks=(), size=1.1, finding=""):
+    """A figure of uint8 images (N, H, W, 3), enlarged without blur, each `size` inches wide, under a finding.
 
     `marks` (N,) of True and False frame right and wrong ones; an image that is None leaves its cell empty.
     """
     rows = -(-len(images) // columns)
     lines = -(-max(map(len, titles), default=0) // 17)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * size, rows * (size + 0.15 * lines)), squeeze=False
+        rows, columns, figsize=(columns * size, rows * size * (1 + 0.15 / 1.1 * lines)), squeeze=False
     )
+    if finding:
+        titled(figure, finding)
     for axis, image, title, mark in zip_longest(axes.flat, images, titles, marks):
         if image is None:
             axis.axis("off")
             continue
         axis.imshow(image, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
-        axis.set_title(textwrap.fill(title or "", 17), fontsize=6.5)
-        frame = "#2a9d4a" if mark else "#c0392b"
+        axis.set_title(textwrap.fill(title or "", 17), fontsize=7.1 * size)
+        frame = GOOD if mark else BAD
         axis.spines[:].set(visible=mark is not None, color=frame, linewidth=2.5)
     return figure
 
@@ -86,6 +96,28 @@ def bars(table, label, groups, ylabel):
     )
     axis.grid(axis="x", visible=False)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(groups))
+    plt.show()
+
+
+def dots(series, finding, xlabel, most=100):
+    """Show values up to `most` in lines under what they tell.
+
+    series: {name: (colour, DataFrame of share, low, high, or Series without intervals)}, all of one index,
+    the lines; a name stands beside its first value.
+    """
+    [lines, *_] = [rows.index for _, rows in series.values()]
+    figure, axis = plt.subplots(figsize=(5.2, 0.36 * len(lines) + 1.3))
+    for k, (name, (colour, rows)) in enumerate(series.items()):
+        y, ends = np.arange(len(lines)) + 0.25 * k, None
+        if rows.ndim > 1:
+            rows, ends = rows.share, whiskers(rows) * most / 100
+        axis.errorbar(most * rows, y, xerr=ends, fmt="o", color=colour, capsize=2)
+        where = {"x": np.nan_to_num(most * rows.iloc[0]), "y": y[0], "va": "top" if k else "bottom"}
+        axis.text(s=f" {name}", color=colour, **where)
+    axis.vlines([0, most], -0.6, len(lines) - 0.4, "grey", "dotted")
+    axis.set(xlabel=xlabel, ylim=(len(lines) - 0.4, -0.6))
+    axis.set_yticks(range(len(lines)), lines)
+    titled(figure, finding)
     plt.show()
 
 

@@ -40,6 +40,7 @@ CHOSEN = {  # words that a measured number chooses, each family a word of its ow
     "EFFECT": r"(?<=the right ones of the four \(% of the base's\) \|  \| ).*",
     "WEAKEST": r"(?<=fewest good pictures: )\w+|(?<=harder than those of a )\w+",
     "CAUGHT": r"(?<=raters caught: ).*|(?<= )(?:True|False)$",
+    "PULLED": r"(?<=\]: )(?:it helps|it harms|not told apart)(?=\.)|(?<=weakest point: )\w+",
 }
 
 

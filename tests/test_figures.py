@@ -42,3 +42,17 @@ def test_thresholds_by_hand():
     assert len(frames) == len(words) == 9
     assert words[0] == "0.1: accepts 75% of the images; precision 67%, recall 100%"
     assert words[8] == "0.9: accepts 25% of the images; precision 100%, recall 50%"
+
+
+def test_dots_stand_at_their_values_each_series_below_the_one_before():
+    lines = ["a", "b"]
+    ours = pd.DataFrame({"share": [0.5, 0.2], "low": [0.4, 0.2], "high": [0.7, 0.3]}, lines)
+    series = {"ours": ("red", ours), "theirs": ("blue", pd.Series([0.25, np.nan], lines))}
+    figures.dots(series, "What was found", "right, %")
+    figure, [axis] = plt.gcf(), plt.gcf().axes
+    values, others = ([*zip(*of[0].get_data(), strict=True)] for of in axis.containers)
+    assert values == [(50, 0), (20, 1)] and others[0] == (25, 0.25)
+    assert [label.get_text() for label in axis.get_yticklabels()] == lines
+    assert [text.get_text() for text in axis.texts] == [" ours", " theirs"]
+    assert figure.get_suptitle() == "What was found"
+    plt.close(figure)
