@@ -184,31 +184,3 @@ def live(frames, labels, name, play=False):
         w.jslink((player, "value"), (slider, "value"))
         controls.insert(0, player)
     return w.VBox([w.HBox(controls), pictures])
-
-
-def thresholds(images, prompts, value, label):
-    """Frames and words for `live`: images (N, H, W, 3) that each threshold on their value (N,) parts.
-
-    The worst accepted ones stand above the best refused ones, with precision and recall by the labels (N,).
-    """
-    order, good = np.argsort(value), label > 0.5
-    frames, words = [], []
-    for threshold in np.linspace(0.1, 0.9, 9):
-        yes = value >= threshold
-        refused = (~yes).sum()
-        cells = []
-        for nearest in (order[refused:], order[:refused][::-1]):
-            row = [(images[i], f"{value[i]:.2f} {prompts[i]}", good[i]) for i in nearest[:6]]
-            cells += row + [(None, "", None)] * (6 - len(row))
-        pictures, titles, marks = zip(*cells, strict=True)
-        figure = grid(pictures, titles, 6, marks, 1.25)
-        stream = io.BytesIO()
-        figure.savefig(stream, dpi=80)
-        plt.close(figure)
-        frames.append(stream.getvalue())
-        right = (yes & good).sum()
-        words.append(
-            f"{threshold:.1f}: accepts {yes.mean():.0%} of the images; "
-            f"precision {right / max(yes.sum(), 1):.0%}, recall {right / max(good.sum(), 1):.0%}"
-        )
-    return frames, words

@@ -1,7 +1,4 @@
-"""The stages of the paper: their settings as typed models, the notebooks that make them, and what they make.
-
-Defaults are the toy scale's; scales.yaml holds what the other scales change.
-"""
+"""The stages: their settings, typed, with the toy scale's defaults; their notebooks; and what they make."""
 
 from typing import Annotated, Literal
 
@@ -41,6 +38,7 @@ NOTEBOOKS = {
     "evaluate": "06_evaluate",
     "best_of_n": "07_best_of_n",
     "data": "08_data",
+    "stress": "10_stress",
     "sensitivity": "09_sensitivity",
     "pretrain": "A1_pretrain",
 }
@@ -48,7 +46,7 @@ MAKES = {  # what a stage is not finished without
     "prompts": ("prompts.csv",),
     "generate": ("images",),
     "feedback": ("feedback.sqlite", "labels.csv", "raters.csv", "agreement.csv", "numbers.json"),
-    "reward": ("model", "study.csv", "numbers.json"),
+    "reward": ("model", "gains.csv", "numbers.json"),
     "align": ("unet", "log.csv", "curve.csv", "numbers.json"),
     "evaluate": (
         *("verdicts.csv", "accuracy.csv", "paired.csv", "quality.csv", "seeds.csv"),
@@ -56,6 +54,7 @@ MAKES = {  # what a stage is not finished without
     ),
     "best_of_n": ("best_of_n.csv", "votes.csv", "numbers.json"),
     "data": ("controls.csv", "data.csv", "rewards.csv", "feedback.csv", "nearer.csv"),
+    "stress": ("study.csv", "half.csv", "novelty.csv"),
     "sensitivity": ("frontier.csv", "choices.csv", "verdicts.csv", "front.csv", "front.json"),
     "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
     "study": ("rows.csv",),
@@ -116,13 +115,16 @@ class Reward(Stage):
     lr: Positive = 2e-3
     hidden: Rows = 1024
     seeds: Few = 5  # heads behind every figure
-    study_updates: Count = 400  # of the many heads of the studies, which are
-    study_hidden: Rows = 256  # also narrower
 
     @model_validator(mode="after")
     def _fits(self):
         fit(self.batch * self.candidates * self.hidden, "batch x candidates x hidden numbers")
         return self
+
+
+class Stress(Stage):
+    updates: Count = 400  # of the many heads of chapter 10; all else is as stage `reward` had it
+    hidden: Rows = 256
 
 
 class Rounds(BaseModel):
@@ -272,6 +274,7 @@ STAGES = {
     "evaluate": Evaluate,
     "best_of_n": BestOfN,
     **dict.fromkeys(("data", "sensitivity"), Stage),  # whose experiments are written in sweeps.yaml
+    "stress": Stress,
     "pretrain": Pretrain,
     "gpu": Gpu,
     "study": Study,

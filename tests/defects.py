@@ -20,6 +20,8 @@ import nbformat
 import outputs
 from graph import ROOT
 
+from rlhf_nb import stages
+
 LINE = "{:58} {:14} {:>7}  {}"
 # (what, chapter it reaches, file, text there, text in its place)
 DEFECTS = [
@@ -55,22 +57,22 @@ DEFECTS = [
         "a column renamed",
         "04_reward",
         "",
-        "pd.DataFrame(by_category)",
-        'pd.DataFrame(by_category).rename(columns={"share": "accuracy"})',
+        '"label": y,',
+        '"good": y,',
     ),
     (
         "a figure missing",
-        "04_reward",
-        "",
-        'axes[1].set(xlabel="true sentence wins, %", xlim=(0, 105))\nplt.show()',
-        'axes[1].set(xlabel="true sentence wins, %", xlim=(0, 105))\nplt.close()',
+        "10_stress",
+        "rlhf_nb/page/rewards.py",
+        "        dots(axis, rows, rows[name], *look)\n    plt.show()",
+        "        dots(axis, rows, rows[name], *look)\n    plt.close()",
     ),
     (
         "a gain with its sides swapped",
         "04_reward",
         "",
-        "pairwise(values[a], everywhere[s], values[b],",
-        "pairwise(values[b], everywhere[s], values[a],",
+        "heads.ranked(scored[a], rows, scored.get(b), across)",
+        "heads.ranked(scored.get(b, scored[a]), rows, scored[a] if b else None, across)",
     ),
     (
         "beta left out of Eq. 2",
@@ -229,7 +231,7 @@ def caught(smoke, defect):
             changed(tree / (file or f"notebooks/{chapter}.ipynb"), old, new)
         if "study" in file:
             shutil.rmtree(folder / "runs" / "smoke" / "study")
-        for stem in sorted(p.stem for p in (tree / "notebooks").glob("0[1-9]*.ipynb")) + ["A1_pretrain"]:
+        for stem in stages.NOTEBOOKS.values():
             if stem != chapter and (stem == "A1_pretrain" or not stale(stem, tree, folder)):
                 continue
             out = folder / "book" / "notebooks" / f"{stem}.ipynb"

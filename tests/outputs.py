@@ -29,7 +29,7 @@ NUMBER = re.compile(
 )
 CHOSEN = {  # words that a measured number chooses, each family a word of its own
     "VERDICT": r"borne out|refuted|undecided",
-    "RANKED": r"(?<=\], )(?:better|worse|not told apart)$|(?<= \| )(?:gains|loses|not told apart)(?= \|)"
+    "RANKED": r"(?<=\], )(?:better|worse|not told apart)\b|(?<= \| )(?:gains|loses|not told apart)(?= \|)"
     r"|(?:larger than|smaller than|not told apart from)(?= the base's)",
     "FOOLED": r"a reward that fools itself|below nothing, so the truth rises more|"
     r"not told apart from nothing",
@@ -38,7 +38,8 @@ CHOSEN = {  # words that a measured number chooses, each family a word of its ow
     "REACHED": r"n = \d+(?=[ ),])|no n up to \d+",
     "SPREAD": r"[-+]\d+ % \[[^]]*\]; real scenes [-+]\d+ %|too few to say",
     "EFFECT": r"(?<=the right ones of the four \(% of the base's\) \|  \| ).*",
-    "WEAKEST": r"(?<=fewest good pictures: )\w+|(?<=harder than those of a )\w+",
+    "WEAKEST": r"(?<=fewest good pictures: )\w+|(?<=harder than those of a )\w+"
+    r"|\w+(?= prompts (?:are ranked best|worst))|(?<=a wrong )\w+",
     "CAUGHT": r"(?<=raters caught: ).*|(?<= )(?:True|False)$",
     "PULLED": r"(?<=\]: )(?:it helps|it harms|not told apart)(?=\.)|(?<=weakest point: )\w+",
 }

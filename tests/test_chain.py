@@ -47,7 +47,8 @@ def test_own_pictures_and_peoples_labels_go_through_the_book_at_scale_sd15(sd15)
         "01_prompts": {"to_label": 6, "to_evaluate": 2, "to_tune": 2, "to_test": 2},
         "02_generate": pipeline | {"pictures": f"{sd15}/own", "steps": 2},
         "03_feedback": {"imported": f"{sd15}/labels.csv"},
-        "04_reward": clip | {"updates": 4, "batch": 8, "seeds": 2, "study_updates": 2, "study_hidden": 8},
+        "04_reward": clip | {"updates": 4, "batch": 8, "seeds": 2},
+        "10_stress": {"updates": 2, "hidden": 8},
         "05_align": {
             **pipeline,
             **clip,

@@ -36,14 +36,6 @@ def test_whiskers_by_hand():
     assert np.allclose(figures.whiskers(rows), [[10, 0], [20, 10]])
 
 
-def test_thresholds_by_hand():
-    value, label = np.array([0.05, 0.35, 0.65, 0.95]), np.array([0.0, 1, 0, 1])
-    frames, words = figures.thresholds(IMAGES, np.array(["a", "b", "c", "d"]), value, label)
-    assert len(frames) == len(words) == 9
-    assert words[0] == "0.1: accepts 75% of the images; precision 67%, recall 100%"
-    assert words[8] == "0.9: accepts 25% of the images; precision 100%, recall 50%"
-
-
 def test_dots_stand_at_their_values_each_series_below_the_one_before():
     lines = ["a", "b"]
     ours = pd.DataFrame({"share": [0.5, 0.2], "low": [0.4, 0.2], "high": [0.7, 0.3]}, lines)

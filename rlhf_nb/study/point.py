@@ -31,7 +31,7 @@ from .. import (
     runs,
 )
 from ..methods.drawing import mixing
-from . import budget, points
+from . import budget, heads, points
 
 
 def labels_for(run, images):
@@ -85,13 +85,10 @@ def features(clip, images):
 def learnt(run, clip, images, rows):
     """The reward trained as in notebook 04 on every image with a label, with this point's seed."""
     s, seed = run.settings, run.settings.seed
-    given, chosen = (runs.settings_of(s.scale, stage) for stage in ("reward", "prompts"))
-    vocabulary = prompts.VOCABULARIES[chosen["vocabulary"]]
-    pools = prompts.splits(vocabulary, chosen["seed"]).values()
-    allowed = {want for pool in pools for want in pool["seen"]}
+    given = runs.settings_of(s.scale, "reward")
     has = np.flatnonzero(rows.label.notna())
     wants, labels = prompts.wants(rows.iloc[has]), torch.tensor(rows.label.to_numpy()[has]).float()
-    among = reward.candidates(clip, wants, given["candidates"], seed, vocabulary.seen, allowed)
+    among = reward.candidates(clip, wants, given["candidates"], seed, *heads.grammar(s.scale))
     of_images, _ = features(clip, images)
     how = {name: given[name] for name in points.HEAD}
     return reward.fit(clip, of_images[has], *among, labels, seed=seed, **how)[0]

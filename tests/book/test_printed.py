@@ -62,7 +62,9 @@ def side(low, high, words=("borne out", "refuted", "undecided")):
     return words[0] if low > 0 else words[1] if high < 0 else words[2]
 
 
-@pytest.mark.parametrize("stem", ["04_reward", "06_evaluate", "07_best_of_n", "08_data", "09_sensitivity"])
+@pytest.mark.parametrize(
+    "stem", ["04_reward", "06_evaluate", "07_best_of_n", "08_data", "09_sensitivity", "10_stress"]
+)
 def test_an_effect_lies_in_its_interval(said, stem):
     found = [
         list(map(float, m))
@@ -77,8 +79,8 @@ def test_an_effect_lies_in_its_interval(said, stem):
     [
         ("reward", "pairwise.csv"),
         ("reward", "gains.csv"),
-        ("reward", "study.csv"),
-        ("reward", "confused.csv"),
+        ("stress", "study.csv"),
+        ("stress", "confused.csv"),
         ("evaluate", "accuracy.csv"),
         ("evaluate", "paired.csv"),
         ("evaluate", "attribute_gains.csv"),
@@ -162,20 +164,10 @@ def test_feedback(smoke, kept, said):
 def test_the_reward_is_trained_with_both_losses(kept):
     log, settings = kept("reward", "log.csv"), config.settings("reward")
     assert np.allclose(log.loss, log.mse + settings.lam * log.pc) and (log.pc > 1).all()
-    shares = kept("reward", "pairwise.csv").set_index(["split", "group"]).share
+    shares = kept("reward", "pairwise.csv").query("`pairs of` == 'one prompt'")
+    shares = shares.query("scored == 'with prompt classification'").set_index("split").share
     numbers = kept("reward", "numbers.json")
-    for key, split in (
-        ("seen", "seen"),
-        ("heldout", "held-out"),
-        ("unseen", "unseen objects"),
-        ("ood", "out of distribution"),
-    ):
-        for short, group in (
-            ("clip", "CLIP similarity"),
-            ("mse", "without prompt classification"),
-            ("pc", "with prompt classification"),
-        ):
-            assert numbers[f"{key}_{short}"] == pytest.approx(shares[split, group])
+    assert len(shares) == 5 and {name: numbers[name] for name in shares.index} == pytest.approx(dict(shares))
 
 
 def test_pairs_by_the_reward_that_was_kept(smoke, kept):
@@ -199,7 +191,8 @@ def test_pairs_by_the_reward_that_was_kept(smoke, kept):
         .set_index(["scored", "against"])
         .share
     )
-    shares = kept("reward", "pairwise.csv").query("split == 'held-out'").set_index("group").share
+    shares = kept("reward", "pairwise.csv").query("split == 'held-out' and `pairs of` == 'one prompt'")
+    shares = shares.set_index("scored").share
     assert shares["CLIP similarity"] == pytest.approx(cosine)
     for scored, against in gains.index:
         assert gains[scored, against] == pytest.approx(shares[scored] - shares[against])
@@ -442,7 +435,7 @@ def test_what_holds(kept, said):
 def test_choices_and_costs(kept, said):
     choices, heads = (
         kept("sensitivity", "choices.csv"),
-        kept("reward", "study.csv").query("split == 'held-out'"),
+        kept("stress", "study.csv"),
     )
     parts = [
         kept(stage, f"{name}.csv")

@@ -1,7 +1,6 @@
 """The doors of what the stages write and read: tables, JSON files, attempts; opened as the stages do."""
 
 import importlib.util
-import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -61,24 +60,15 @@ def read_images(box):
     found = notebook("03_feedback", "images =", "rows =", run=box.run)
     prompts.wants(found["images"].rows)
     align.labelled(found["images"])
-    images = notebook("04_reward", "images =", run=box.run)["images"]
-    prompts.wants(images.rows)
-    return images[[0, len(images) - 1]]
+    return found["images"][[0, len(found["images"]) - 1]]
 
 
 def read_labels(box):
     """As 04, 08 and 09 read the labels."""
-    given = {"run": box.run, "settings": box.defaults["reward"], "images": box.images}
-    found = notebook("04_reward", "labels =", "learn, check", **given)
-    torch.tensor(found["learn"].label.to_numpy(), dtype=torch.float32)
+    labels = reward.labelled(box.run.read("feedback", "labels.csv"), box.images)
+    torch.tensor(reward.parted(labels, 0)[0].label.to_numpy(), dtype=torch.float32)
     point.labels_for(box.study, box.images)
     nine(box, "def read", 'labels = read("feedback"', "by_category =", "shares =")
-
-
-def read_agreement(box):
-    """As 04 reads what raters agree on."""
-    found = notebook("04_reward", "agreement =", "kappa =", run=box.run)
-    json.dumps(found["kappa"].to_dict())
 
 
 def read_best_of_n(box):
@@ -140,7 +130,7 @@ def read_verdicts(box):
 def read_heads(box):
     found = nine(box, "def read", "heads =", "names =", "percent =", "levels =", "levels[")
     numeric(found["levels"], found["percent"])
-    claimed(box, "reward/study")
+    claimed(box, "stress/study")
 
 
 def read_novelty(box):
@@ -175,10 +165,9 @@ READ = {  # table: how the program reads it
     "generate/images/metadata.csv": read_images,
     "feedback/labels.csv": read_labels,
     "feedback/raters.csv": lambda box: record.basis("smoke"),
-    "feedback/agreement.csv": read_agreement,
     "reward/gains.csv": read_sentences,
-    "reward/study.csv": read_heads,
-    "reward/novelty.csv": read_novelty,
+    "stress/study.csv": read_heads,
+    "stress/novelty.csv": read_novelty,
     "evaluate/verdicts.csv": read_verdicts,
     "evaluate/diversity.csv": read_diversity,
     "best_of_n/best_of_n.csv": read_best_of_n,
@@ -199,13 +188,14 @@ WRITTEN = {  # tables for people, which no stage reads: by the reader of tables
         *("accuracy", "votes", "guidance_gain", "guidance", "attribute_gains", "quality", "attributes"),
         *("fidelity", "categories"),
     ),
-    "feedback": ("table2",),
+    "feedback": ("table2", "agreement"),
     "sensitivity": (
         *("verdicts", "choices", "frontier", "reward_choices", "failure", "guidance", "breadth", "budget"),
     ),
     "best_of_n": ("votes",),
     "data": ("nearer", "rewards"),
-    "reward": ("pairwise", "across", "log", "confused", "half", "calibration", "ceiling"),
+    "reward": ("pairwise", "log"),
+    "stress": ("confused",),
     "pretrain": ("gates", "judge", "eye", "bundle/curve"),
 }
 LOGS = "pretrain/bundle/logs/"
@@ -307,8 +297,8 @@ def jsons(box):
             found[name] = partial(read_numbers if stage == "evaluate" else read_site, box)
         elif rest == "numbers.json":  # for people
             found[name] = lambda path=path: files.read_json(path)
-        elif name == "reward/model/card.json":
-            found[name] = lambda: reward.load(box.result("reward", "model"), box.clip)
+        elif stage == "reward" and path.name == "card.json":
+            found[name] = lambda path=path: reward.load(path.parent, box.clip)
         elif path.relative_to(box.scale).parts[:2] != ("pretrain", "bundle") and rest not in (
             "unet/config.json",
             "rival/config.json",
