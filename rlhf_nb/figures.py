@@ -14,6 +14,7 @@ TUNED = "#d1495b"
 ACCENT = "#2e86ab"
 GOOD, BAD = "#2a9d4a", "#c0392b"  # pictures, by people or the judge
 ELSEWHERE = "#b7791f"  # what others measured, beside our own
+RIGHT, REST = "#8fc79c", "#e3e3e3"  # of what is shared out: what all find right, and what decides nothing
 plt.rcParams.update(
     {
         "figure.dpi": 110,
@@ -76,7 +77,20 @@ def legend(axis, **where):
         axis.text(0.5, 0.5, "no rows yet", transform=axis.transAxes, ha="center", color="grey")
 
 
-def bars(table, label, groups, ylabel):
+def titled(axis, finding):
+    """The title of a figure, which says what it shows."""
+    axis.set_title(textwrap.fill(finding, 46), loc="left", fontsize=10)
+
+
+def named(axis):
+    """Write every line's label at its right end, in its colour."""
+    for line in axis.get_lines():
+        axis.annotate(
+            f" {line.get_label()}", line.get_xydata()[-1], color=line.get_color(), va="center", fontsize=10
+        )
+
+
+def bars(table, label, groups, ylabel, finding=""):
     """Show grouped bars with intervals.
 
     table: DataFrame with columns `label`, group, share, low, high; groups: {group: colour}.
@@ -95,7 +109,29 @@ def bars(table, label, groups, ylabel):
         ylim=(0, 105),
     )
     axis.grid(axis="x", visible=False)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(groups))
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(groups))
+    titled(axis, finding)
+    plt.show()
+
+
+def stacks(rows, colours, finding):
+    """Show how whole things are shared out: {row: {part: percent}} as bars, large parts with their names.
+
+    colours: {part: colour}, from left to right.
+    """
+    _, axis = plt.subplots(figsize=(5.2, 0.6 * len(rows) + 0.8))
+    left = np.zeros(len(rows))
+    for part, colour in colours.items():
+        width = np.array([of[part] for of in rows.values()])
+        bar = axis.barh(list(rows), width, left=left, color=colour)
+        name = textwrap.fill(part, 8)
+        words = [f"{name}\n{percent:.0f} %" if percent >= 7 else "" for percent in width]
+        axis.bar_label(bar, words, label_type="center", fontsize=8, color="black")
+        left += width
+    axis.invert_yaxis()
+    axis.set_axis_off() if len(rows) == 1 else axis.spines[:].set_visible(False)
+    axis.set(xlim=(0, 100), xticks=[])
+    titled(axis, finding)
     plt.show()
 
 
@@ -152,10 +188,42 @@ def effects(table, names):
     plt.show()
 
 
+def forest(table, finding, xlabel):
+    """Differences in percent with their intervals, a line each, under the heading of its group.
+
+    table: DataFrame with group, name, difference, low, high and source. Returns the axis.
+    """
+    table = table.sort_values("group", kind="stable", key=lambda of: of.factorize()[0])
+    heads = ~table.group.duplicated().to_numpy()
+    y = np.arange(len(table)) + heads.cumsum()  # a line of its own for each heading
+    _, axis = plt.subplots(figsize=(5.2, 0.2 * (len(table) + heads.sum()) + 1.1))
+    for source, colour in (("recorded", ACCENT), ("this run", TUNED)):
+        of = (table.source == source).to_numpy()
+        rows = table[of]
+        error = whiskers(rows, "difference")
+        axis.errorbar(100 * rows.difference, y[of], xerr=error, fmt="o", color=colour, markersize=4)
+    for place, group in zip(y[heads] - 1, table.group[heads], strict=True):
+        axis.text(0.01, place, group, transform=axis.get_yaxis_transform(), va="center", weight="bold")
+    axis.axvline(0, color="grey", linewidth=1, linestyle=":")
+    axis.set_yticks(y, table.name, fontsize=8.5)
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel=xlabel, ylim=(y.max() + 0.7, -0.7))
+    titled(axis, finding)
+    return axis
+
+
 def png(image, pixels=256):
     """PNG bytes of a uint8 image (H, W, 3), enlarged without blur to at least `pixels` across."""
     stream, factor = io.BytesIO(), -(-pixels // image.shape[1])
     Image.fromarray(image.repeat(factor, 0).repeat(factor, 1)).save(stream, "png")
+    return stream.getvalue()
+
+
+def still(figure, dpi=120):
+    """PNG bytes of a figure, which is closed."""
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=dpi)
+    plt.close(figure)
     return stream.getvalue()
 
 

@@ -243,12 +243,13 @@ class Run:
         import torch
 
         device = f"{platform.machine()}, {threads()} threads"
+        listed = {name: of for name, of in files.items() if not name.endswith(".png")}
         return {
             "stage": self.stage,
             "settings": self.settings.model_dump(mode="json"),
             "inputs": self.inputs,
             "digest": known,
-            "files": files if len(files) <= 40 else {"count": len(files)},
+            "files": listed if len(listed) <= 40 else {"count": len(files)},
             "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else device,
             "threads": threads(),

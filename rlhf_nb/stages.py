@@ -39,6 +39,7 @@ NOTEBOOKS = {
     "best_of_n": "07_best_of_n",
     "data": "08_data",
     "stress": "10_stress",
+    "reach": "11_reach",
     "sensitivity": "09_sensitivity",
     "pretrain": "A1_pretrain",
 }
@@ -49,12 +50,13 @@ MAKES = {  # what a stage is not finished without
     "reward": ("model", "gains.csv", "numbers.json"),
     "align": ("unet", "log.csv", "curve.csv", "numbers.json"),
     "evaluate": (
-        *("verdicts.csv", "accuracy.csv", "paired.csv", "quality.csv", "seeds.csv"),
-        *("numbers.json", "result.png"),
+        *("verdicts.csv", "accuracy.csv", "paired.csv", "quality.csv"),
+        *("numbers.json", "result.png", "others.png", "pictures"),
     ),
     "best_of_n": ("best_of_n.csv", "votes.csv", "numbers.json"),
     "data": ("controls.csv", "data.csv", "rewards.csv", "feedback.csv", "nearer.csv"),
     "stress": ("study.csv", "half.csv", "novelty.csv"),
+    "reach": ("votes.csv", "seeds.csv", "gains.csv"),
     "sensitivity": ("frontier.csv", "choices.csv", "verdicts.csv", "front.csv", "front.json"),
     "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
     "study": ("rows.csv",),
@@ -273,7 +275,7 @@ STAGES = {
     "align": Align,
     "evaluate": Evaluate,
     "best_of_n": BestOfN,
-    **dict.fromkeys(("data", "sensitivity"), Stage),  # whose experiments are written in sweeps.yaml
+    **dict.fromkeys(("data", "reach", "sensitivity"), Stage),  # whose experiments are written in sweeps.yaml
     "stress": Stress,
     "pretrain": Pretrain,
     "gpu": Gpu,

@@ -112,7 +112,7 @@ DEFECTS = [
     (
         "a row of the result lost",
         "06_evaluate",
-        "",
+        "rlhf_nb/page/tables.py",
         '    "unseen": "unseen objects",\n    "ood": "out of distribution",\n',
         '    "unseen": "unseen objects",\n',
     ),

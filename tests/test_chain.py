@@ -1,4 +1,4 @@
-"""The paper's path on a real model's folder: a person's own pictures and people's labels, from 01 to 07."""
+"""The paper's path on a real model's folder: own pictures and people's labels, from 01 to 07 and in 11."""
 
 import numpy as np
 import pandas as pd
@@ -58,6 +58,7 @@ def test_own_pictures_and_peoples_labels_go_through_the_book_at_scale_sd15(sd15)
         },
         "06_evaluate": measured | {"guidances": [3.0], "voted": 1},
         "07_best_of_n": measured | {"prompts": 2, "most": 2},
+        "11_reach": {},
     }
     given = {name: {"scale": "sd15"} | of for name, of in given.items()}
     shells.executed(given, RLHF_NB_RUNS=f"{sd15}/runs")
@@ -70,3 +71,4 @@ def test_own_pictures_and_peoples_labels_go_through_the_book_at_scale_sd15(sd15)
     quality = files.read_table(made / "evaluate/quality.csv", {"base": float, "tuned": float})
     assert quality[["base", "tuned"]].notna().all(None)
     assert len(files.read_table(made / "best_of_n/best_of_n.csv"))
+    assert len(files.read_table(made / "reach/votes.csv"))

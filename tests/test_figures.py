@@ -48,3 +48,24 @@ def test_dots_stand_at_their_values_each_series_below_the_one_before():
     assert [text.get_text() for text in axis.texts] == [" ours", " theirs"]
     assert figure.get_suptitle() == "What was found"
     plt.close(figure)
+
+
+def test_a_forest_has_a_line_for_every_gain_and_a_heading_for_every_group():
+    rows = [("a", "x", 0.1, "this run"), ("a", "y", -0.2, "recorded"), ("b", "z", 0.3, "this run")]
+    table = pd.DataFrame(rows, columns=["group", "name", "difference", "source"])
+    axis = figures.forest(table.assign(low=table.difference - 0.1, high=table.difference + 0.1), "f", "x")
+    assert axis.get_yticks().tolist() == [1, 2, 4]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["x", "y", "z"]
+    assert {text.get_text(): text.get_position()[1] for text in axis.texts} == {"a": 0, "b": 3}
+    points = {x for line in axis.get_lines() if line.get_marker() == "o" for x in line.get_xdata()}
+    assert points == {10, -20, 30} and axis.get_title("left") == "f"
+    plt.close(axis.figure)
+
+
+def test_parts_of_a_whole_stand_one_after_the_other(monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda: None)
+    figures.stacks({"one": {"a": 20, "b": 80}, "two": {"a": 95, "b": 5}}, {"a": "red", "b": "blue"}, "f")
+    bars = [bar.get_bbox().intervalx.tolist() for bar in plt.gca().patches]
+    assert bars == [[0, 20], [0, 95], [20, 100], [95, 100]]
+    assert [text.get_text() for text in plt.gca().texts] == ["a\n20 %", "a\n95 %", "b\n80 %", ""]
+    plt.close()

@@ -12,7 +12,7 @@ from .tables import EFFECT
 
 SHORT = "split == 'heldout' and arm == 'reward' and updates == @updates"
 LONG = "split == 'heldout' and arm == 'reward' and updates > @updates"
-LINES = (  # what was measured, in which table of stage `evaluate`, in which of its rows
+LINES = (  # what was measured, in which table of stages `evaluate` and `reach`, in which of its rows
     ("**held-out prompts, this run**", "paired", "split == 'held-out prompts'"),
     ("new wordings and rare pairs of colour and place", "paired", "split == 'out of distribution'"),
     ("objects that feedback never showed", "paired", "split == 'unseen objects'"),
@@ -66,7 +66,8 @@ def table(run):
     updates = runs.settings_of(run.settings.scale, "align")["updates"]
     lines = []
     for words, name, which in LINES:
-        rows = read_table(run.read("evaluate", f"{name}.csv")).query(which).head(1)
+        stage = "evaluate" if name == "paired" else "reach"
+        rows = read_table(run.read(stage, f"{name}.csv")).query(which).head(1)
         told = [words.format(**row, short=updates) for row in rows.to_dict("records")]
         lines.append(rows.assign(words=told))
     found = pd.concat(lines, ignore_index=True)

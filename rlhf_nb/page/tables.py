@@ -8,6 +8,12 @@ import pandas as pd
 from .. import intervals
 
 EFFECT = ["difference", "low", "high"]
+SPLITS = {
+    "seen": "seen prompts",
+    "heldout": "held-out prompts",
+    "unseen": "unseen objects",
+    "ood": "out of distribution",
+}
 
 
 def _grouped(rows, by, measure):
@@ -25,6 +31,14 @@ def shares(rows, by, what="all"):
     return _grouped(rows, by, share)
 
 
+def judged(verdicts):
+    """Verdicts on the final prompts with "group", who drew, and their splits' names, both in their order."""
+    return verdicts.assign(
+        group=pd.Categorical(verdicts.condition, verdicts.condition.unique()),
+        split=pd.Categorical(verdicts.split.map(SPLITS), SPLITS.values()),
+    )
+
+
 def paired(rows, by, what="all"):
     """The paired test of tuned against base model in each group of `rows`: by, then as `intervals.paired`."""
 
@@ -37,9 +51,3 @@ def paired(rows, by, what="all"):
 def stacked(tables, name):
     """Tables by name, {name: DataFrame}, one below the other."""
     return pd.concat(tables, names=[name]).droplevel(1).reset_index()
-
-
-def in_points(tests):
-    """Paired tests in points, with Holm's correction over all lines."""
-    points = tests.assign(**100 * tests[EFFECT]).round(1)
-    return points.assign(p=[f"{p:.1e}" for p in intervals.holm(tests.p)])

@@ -63,7 +63,8 @@ def side(low, high, words=("borne out", "refuted", "undecided")):
 
 
 @pytest.mark.parametrize(
-    "stem", ["04_reward", "06_evaluate", "07_best_of_n", "08_data", "09_sensitivity", "10_stress"]
+    "stem",
+    ["04_reward", "06_evaluate", "07_best_of_n", "08_data", "09_sensitivity", "10_stress", "11_reach"],
 )
 def test_an_effect_lies_in_its_interval(said, stem):
     found = [
@@ -83,9 +84,10 @@ def test_an_effect_lies_in_its_interval(said, stem):
         ("stress", "confused.csv"),
         ("evaluate", "accuracy.csv"),
         ("evaluate", "paired.csv"),
-        ("evaluate", "attribute_gains.csv"),
+        ("reach", "attribute_gains.csv"),
         ("evaluate", "guidance_gain.csv"),
-        ("evaluate", "attributes.csv"),
+        ("reach", "gains.csv"),
+        ("reach", "attributes.csv"),
         ("best_of_n", "best_of_n.csv"),
         ("data", "controls.csv"),
         ("sensitivity", "frontier.csv"),
@@ -231,7 +233,7 @@ def test_training_is_equation_two(smoke, kept, pipe):
     assert files.weights_digest(tuned) != files.weights_digest(pipe.unet)
 
 
-def test_accuracy_sums_up_the_verdicts(kept, said):
+def test_accuracy_sums_up_the_verdicts(kept):
     verdicts, accuracy, paired = (kept("evaluate", f"{n}.csv") for n in ("verdicts", "accuracy", "paired"))
     whole = verdicts[verdicts.category == "combination"]
     assert (whole["all"] == whole[ATTRIBUTES].all(axis=1)).all()
@@ -247,15 +249,15 @@ def test_accuracy_sums_up_the_verdicts(kept, said):
         assert (row.won, row.lost, row.n) == ((one & ~other).sum(), (other & ~one).sum(), len(one))
         assert row.difference == pytest.approx(one.mean() - other.mean())
     held = whole[whole.split == "heldout"].groupby("condition")[[*ATTRIBUTES, "all"]].mean()
-    attributes = kept("evaluate", "attributes.csv").set_index(["attribute", "group"]).share
-    gains = kept("evaluate", "attribute_gains.csv").set_index("attribute").difference
+    attributes = kept("reach", "attributes.csv").set_index(["attribute", "group"]).share
+    gains = kept("reach", "attribute_gains.csv").set_index("attribute").difference
     for a in (*ATTRIBUTES, "all"):
         assert (attributes[a, "base"], attributes[a, "tuned"]) == (
             pytest.approx(held[a]["base"]),
             pytest.approx(held[a]["tuned"]),
         )
         assert a == "all" or gains[a] == pytest.approx(held[a]["tuned"] - held[a]["base"])
-    categories = kept("evaluate", "categories.csv").set_index(["split", "category", "group"]).share
+    categories = kept("reach", "categories.csv").set_index(["split", "category", "group"]).share
     each = (
         verdicts.assign(split=verdicts.split.map(CALLED))
         .groupby(["split", "category", "condition"])["all"]
@@ -265,12 +267,21 @@ def test_accuracy_sums_up_the_verdicts(kept, said):
         assert condition not in ("base", "tuned") or categories[split, category, condition] == pytest.approx(
             share
         )
-    shown = next(
-        line
-        for line in said("06_evaluate", "accuracy.assign(**100 * accuracy")
-        if line.endswith("| base | " + " | ".join(line.split(" | ")[3:]))
-    )
-    assert shown.split(" | ")[1:3] == ["seen prompts", "base"]
+
+
+def test_the_gains_are_those_of_their_tables(kept):
+    gains, fresh = kept("reach", "gains.csv"), kept("reach", "fresh.csv")
+    parts = [kept("evaluate", "paired.csv"), fresh[fresh["measured before"] == "no"]]
+    parts.append(kept("reach", "attribute_gains.csv").drop(columns="split"))
+    expected = pd.concat(parts)
+    found = gains.head(len(expected))
+    assert (found.source == "this run").all() and np.allclose(found.difference, expected.difference)
+    names = expected.split.fillna(expected.attribute)
+    assert found.name.tolist() == [f"{name}, {n}" for name, n in zip(names, expected.n, strict=True)]
+    by_eye = gains[gains.group.str.startswith("held-out, by eye")]
+    assert by_eye.updates.isna().all() and (by_eye.source == "recorded").all()
+    eye = kept("reach", "eye.csv").query("by == 'eye'")
+    assert by_eye.difference.tolist() == pytest.approx(eye.difference.tolist())
 
 
 def test_each_model_is_drawn_at_its_best_guidance(kept, said):
@@ -301,9 +312,7 @@ def test_arms_are_who_they_are_called(smoke, kept, pipe):
 
 def test_the_claim_is_decided_by_its_intervals(kept, said):
     numbers = kept("evaluate", "numbers.json")
-    box = next(
-        line for line in said("06_evaluate") if line.startswith("On ") and "First half of the claim" in line
-    )
+    box = "\n".join(said("06_evaluate")[-6:])
     first, second = re.findall(r"\*\*(borne out|refuted|undecided)\*\*", box)
     assert first == (
         "borne out" if numbers["gain_low"] > 0 else "refuted" if numbers["gain_high"] < 0 else "undecided"
@@ -343,7 +352,7 @@ def test_the_claim_is_decided_by_its_intervals(kept, said):
 
 def test_votes_add_up(kept):
     for stage, asked in (
-        ("evaluate", ["alignment"] * 3 + ["fidelity"] * 3),
+        ("reach", ["alignment"] * 3 + ["fidelity"] * 3),
         ("best_of_n", ["alignment"] * 2 + ["fidelity"] * 2),
     ):
         votes = kept(stage, "votes.csv")
@@ -423,7 +432,7 @@ def test_what_holds(kept, said):
                 claims[f"tuning raises accuracy: {row.split}, one seed"]
                 == f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
             )
-    votes = kept("evaluate", "votes.csv").query("prompts == 'all'").set_index("asked")
+    votes = kept("reach", "votes.csv").query("prompts == 'all'").set_index("asked")
     for claim, gap in (
         ("tuned model for alignment", votes.win["alignment"] - votes.lose["alignment"]),
         ("base model for fidelity", votes.lose["fidelity"] - votes.win["fidelity"]),

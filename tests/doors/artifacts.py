@@ -89,7 +89,7 @@ def claimed(box, name):
 
 
 def read_front(box, name):
-    """As the front page reads table `name` of 06, by its lines alone."""
+    """As the front page reads table `name` of 06 or 11, by its lines alone."""
     every = front.LINES
     front.LINES = [line for line in every if line[1] == name]
     try:
@@ -113,7 +113,7 @@ def read_choices(box, stage, name):
 
 
 def read_study(box):
-    """As 06, 08 and 09 read what experiments have found."""
+    """As 08, 09 and 11 read what experiments have found."""
     record.look(box.run, "controls", ["arm"])
 
 
@@ -144,10 +144,18 @@ def read_diversity(box):
 
 
 def read_eye(box):
-    """As 06 reads what was judged by eye."""
-    found = notebook("06_evaluate", "path =", "print(", "eye =", "sheet =", "tiles =")
+    """As 11 reads what was judged by eye."""
+    found = notebook("11_reach", "path =", "when =", "eye =", "sheet =", "tiles =")
     prompts.wants(found["eye"])
     found["eye"].assign(judge=True).groupby("group").eye.mean()
+
+
+def read_voted(box):
+    """As 11 reads the pictures that raters compare, and what was found right of them."""
+    kept = files.read_table(box.run.read("evaluate", "pictures/metadata.csv"))
+    pictures = notebook("11_reach", "pictures =", run=box.run)["pictures"]
+    assert len(pictures[:]) == len(kept)
+    kept[["right", "plausible"]].to_numpy().reshape(2, -1, 4).sum(2)
 
 
 def read_numbers(box):
@@ -172,11 +180,13 @@ READ = {  # table: how the program reads it
     "evaluate/diversity.csv": read_diversity,
     "best_of_n/best_of_n.csv": read_best_of_n,
     "sensitivity/front.csv": lambda box: build().how_far(box.result("sensitivity", "front.csv")),
+    "evaluate/paired.csv": partial(read_front, name="paired"),
+    "evaluate/pictures/metadata.csv": read_voted,
     **{
-        f"evaluate/{name}.csv": partial(read_front, name=name)
-        for name in ("paired", "fresh", "eye", "seeds_fresh", "reward_over_random")
+        f"reach/{name}.csv": partial(read_front, name=name)
+        for name in ("fresh", "eye", "seeds_fresh", "reward_over_random")
     },
-    "evaluate/seeds.csv": lambda box: (read_front(box, "seeds"), read_choices(box, "evaluate", "seeds")),
+    "reach/seeds.csv": lambda box: (read_front(box, "seeds"), read_choices(box, "reach", "seeds")),
     **{
         f"data/{n}.csv": partial(read_choices, stage="data", name=n) for n in ("controls", "data", "feedback")
     },
@@ -184,10 +194,8 @@ READ = {  # table: how the program reads it
 CLAIMED = {claim["table"] for claim in CLAIMS if "table" in claim}
 WRITTEN = {  # tables for people, which no stage reads: by the reader of tables
     "align": ("log", "curve"),
-    "evaluate": (
-        *("accuracy", "votes", "guidance_gain", "guidance", "attribute_gains", "quality", "attributes"),
-        *("fidelity", "categories"),
-    ),
+    "evaluate": ("accuracy", "guidance_gain", "guidance", "quality", "fidelity"),
+    "reach": ("votes", "attribute_gains", "attributes", "categories", "gains"),
     "feedback": ("table2", "agreement"),
     "sensitivity": (
         *("verdicts", "choices", "frontier", "reward_choices", "failure", "guidance", "breadth", "budget"),

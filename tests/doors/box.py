@@ -16,7 +16,7 @@ from rlhf_nb.stages import STAGES
 from rlhf_nb.study import record
 from rlhf_nb.toy import judge
 
-NEEDS = ("prompts", "generate", "feedback", "reward", "stress", "evaluate", "best_of_n", "data")
+NEEDS = ("prompts", "generate", "feedback", "reward", "stress", "evaluate", "best_of_n", "data", "reach")
 PASSING = (".locks", ".partial")
 
 

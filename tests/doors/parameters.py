@@ -219,6 +219,7 @@ STARTS = {
     "pretrain": start_pretrain,
     "gpu": start_gpu,
     "data": lambda box, s: None,
+    "reach": lambda box, s: None,
     "sensitivity": lambda box, s: None,
 }
 

@@ -39,6 +39,9 @@ TABLES = {
             {"split": split, "n": 500, **EFFECT}
             for split in ("seen prompts", "held-out prompts", "unseen objects", "out of distribution")
         ],
+        "diversity": [{"base": 20.0, "difference": -2.0}, {"base": None, "difference": None}],
+    },
+    "reach": {
         "fresh": [
             {"split": "unseen objects", "measured before": before, "n": n, **EFFECT}
             for before, n in (("no", 168), ("yes", 332))
@@ -58,7 +61,6 @@ TABLES = {
         "reward_over_random": [
             {"split": split, "updates": 30, "seeds": 3, "n": 500, **EFFECT} for split in ("seen", "heldout")
         ],
-        "diversity": [{"base": 20.0, "difference": -2.0}, {"base": None, "difference": None}],
     },
     "reward": {
         "gains": [
@@ -80,12 +82,12 @@ def run(tmp_path, monkeypatch):
         folder = tmp_path / "smoke" / stage
         folder.mkdir(parents=True)
         made = {"stage": stage, "digest": "", "inputs": {}, "files": {}, "versions": {}, "settings": settings}
-        made |= {"device": "cpu", "threads": 1, "seconds": 1.0, "finished": ""}
+        made |= {"device": "cpu", "threads": 1, "seconds": 1.0, "finished": "", "tflop": None}
         (folder / "manifest.json").write_text(json.dumps(made))
         for name, rows in tables.items():
             pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
     (tmp_path / "smoke" / "evaluate" / "numbers.json").write_text(json.dumps(NUMBERS))
-    run = runs.Run("sensitivity", config.settings("sensitivity"), needs=["reward", "evaluate"])
+    run = runs.Run("sensitivity", config.settings("sensitivity"), needs=["reward", "evaluate", "reach"])
     rows = [{"power": 3.0, "beta": beta, "source": "recorded", **EFFECT} for beta in (0.0, 0.06)]
     run.csv("frontier.csv", [*rows, {**rows[1], "source": "this run", "difference": 0.5}])
     return run

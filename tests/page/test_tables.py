@@ -34,9 +34,14 @@ def test_models_are_compared_in_each_group():
     part = ROWS[ROWS.split == "b"]
     expected = intervals.paired(*(part["all"][part.group == model] for model in ("base", "tuned")))
     assert found.loc["b"].to_dict() == pytest.approx(expected) and expected["difference"] > 0
-    points = tables.in_points(found)
-    assert points.difference["b"] == round(100 * expected["difference"], 1) and points.n["b"] == 20
-    assert points.p.tolist() == [f"{p:.1e}" for p in intervals.holm(found.p)]
+
+
+def test_splits_get_their_names_and_stay_in_their_order():
+    rows = pd.DataFrame({"condition": ["tuned", "base", "tuned"], "split": ["ood", "seen", "heldout"]})
+    found = tables.judged(rows)
+    assert found.group.cat.categories.tolist() == ["tuned", "base"]
+    assert found.split.tolist() == ["out of distribution", "seen prompts", "held-out prompts"]
+    assert found.split.cat.categories.tolist() == list(tables.SPLITS.values())
 
 
 def test_tables_are_stacked_under_their_names():
