@@ -74,7 +74,7 @@ def provenance(folder):
 
 def sentences(folder):
     """What the front page says of a run, {name: words}."""
-    return files.read_json(folder / "sensitivity" / "front.json", **front.SAID)
+    return files.read_json(folder / "verdicts" / "front.json", **front.SAID)
 
 
 def settings(folder, vendored, drawing):
@@ -124,7 +124,7 @@ def main():
     generated.mkdir(exist_ok=True)
     (generated / "record.md").write_text(record(args.book / "pith-record.json"))
     (generated / "provenance.md").write_text(provenance(args.runs))
-    (generated / "how_far.md").write_text(how_far(args.runs / "sensitivity" / "front.csv"))
+    (generated / "how_far.md").write_text(how_far(args.runs / "verdicts" / "front.csv"))
     shutil.copy(args.runs / "evaluate" / "result.png", generated)
     told = generated / "_config.yml"
     told.write_text(yaml.safe_dump(settings(args.runs, vendored, runtime.exists())))

@@ -15,6 +15,8 @@ ACCENT = "#2e86ab"
 GOOD, BAD = "#2a9d4a", "#c0392b"  # pictures, by people or the judge
 ELSEWHERE = "#b7791f"  # what others measured, beside our own
 RIGHT, REST = "#8fc79c", "#e3e3e3"  # of what is shared out: what all find right, and what decides nothing
+GAIN = "points above the base model"
+SOURCES = {"recorded": ACCENT, "this run": TUNED}
 plt.rcParams.update(
     {
         "figure.dpi": 110,
@@ -163,14 +165,28 @@ def curve(axis, x, rows, colour, label):
     axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
 
 
-def effects(table, names):
-    """Show differences from the base model, a line each of `names`.
+def titled(figure, findings):
+    """Head a figure with what it found, a line or two for each finding, and show it."""
+    lines = [textwrap.fill(words, 70) for words in findings]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5)
+    plt.show()
 
-    table: DataFrame with name, difference, low, high and source.
+
+def steps(axis, updates):
+    """An axis of updates, which count on a logarithmic scale, with a tick at each of some numbers of them."""
+    axis.set(xscale="log", xlabel="updates")
+    axis.set_xticks(updates, updates, rotation=90)
+    axis.minorticks_off()
+
+
+def effects(table, names, findings, by="source", colours=SOURCES, xlabel=GAIN):
+    """Show differences from the base model under `findings`, a line each of `names`, a colour each of `by`.
+
+    table: DataFrame with name, difference, low, high and `by`.
     """
-    _, axis = plt.subplots(figsize=(6.4, 0.42 * len(names) + 0.9))
-    for source, colour, shift in (("recorded", ACCENT, -0.14), ("this run", TUNED, 0.14)):
-        of = table[(table.source == source) & table.name.isin(names)]
+    figure, axis = plt.subplots(figsize=(5.2, 0.42 * len(names) + 1.4))
+    for (kind, colour), shift in zip(colours.items(), np.linspace(-0.14, 0.14, len(colours)), strict=True):
+        of = table[(table[by] == kind) & table.name.isin(names)]
         if len(of):
             axis.errorbar(
                 100 * of.difference,
@@ -179,13 +195,32 @@ def effects(table, names):
                 fmt="o",
                 color=colour,
                 capsize=2,
-                label=source,
+                label=kind,
             )
     axis.axvline(0, color="grey", linewidth=1, linestyle=":")
-    axis.set(xlabel="all attributes right, points above the base model", ylim=(len(names) - 0.5, -0.5))
+    axis.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
     axis.set_yticks(range(len(names)), names)
-    legend(axis, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-    plt.show()
+    legend(axis, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    titled(figure, findings)
+
+
+def gains(table, x, by, inks, findings):
+    """Show differences from the base model over the setting `x`, a curve for each value of `by`.
+
+    table: DataFrame with `x`, `by`, difference, low and high; inks: {value: (words, colour)}.
+    """
+    figure, axis = plt.subplots(figsize=(5.2, 3.6))
+    for value, (words, colour) in inks.items():
+        of = table[table[by] == value].sort_values(x)
+        if len(of):
+            curve(axis, of[x], of.assign(share=of.difference), colour, words)
+            at = (of[x].iloc[-1], 100 * of.difference.iloc[-1])
+            axis.annotate(words, at, (5, 3), textcoords="offset points", color=colour)
+    axis.axhline(0, color="grey", linewidth=1, linestyle=":")
+    axis.set(xlabel="guidance of sampling", ylabel=GAIN)
+    if x == "updates":
+        steps(axis, table[x].unique())
+    titled(figure, findings)
 
 
 def forest(table, finding, xlabel):

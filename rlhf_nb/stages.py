@@ -41,6 +41,7 @@ NOTEBOOKS = {
     "stress": "10_stress",
     "reach": "11_reach",
     "sensitivity": "09_sensitivity",
+    "verdicts": "13_verdicts",
     "pretrain": "A1_pretrain",
 }
 MAKES = {  # what a stage is not finished without
@@ -57,7 +58,8 @@ MAKES = {  # what a stage is not finished without
     "data": ("controls.csv", "data.csv", "rewards.csv", "feedback.csv", "nearer.csv"),
     "stress": ("study.csv", "half.csv", "novelty.csv"),
     "reach": ("votes.csv", "seeds.csv", "gains.csv"),
-    "sensitivity": ("frontier.csv", "choices.csv", "verdicts.csv", "front.csv", "front.json"),
+    "sensitivity": ("frontier.csv", "choices.csv"),
+    "verdicts": ("verdicts.csv", "front.json"),
     "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
     "study": ("rows.csv",),
 }
@@ -275,7 +277,7 @@ STAGES = {
     "align": Align,
     "evaluate": Evaluate,
     "best_of_n": BestOfN,
-    **dict.fromkeys(("data", "reach", "sensitivity"), Stage),  # whose experiments are written in sweeps.yaml
+    **dict.fromkeys(("data", "reach", "sensitivity", "verdicts"), Stage),  # which read sweeps.yaml
     "stress": Stress,
     "pretrain": Pretrain,
     "gpu": Gpu,

@@ -142,9 +142,10 @@ DEFECTS = [
         "two controls swapped",
         "08_data",
         "",
-        'by_weights, controls, said = record.look(run, "controls", ["arm"])',
-        'by_weights, controls, said = record.look(run, "controls", ["arm"])\n'
-        'turned = {"reward": "oracle", "oracle": "reward"}\ncontrols["arm"] = controls.arm.replace(turned)',
+        'controls = findings.look(run, "controls", ["arm"], "purity", "ratio")',
+        'controls = findings.look(run, "controls", ["arm"], "purity", "ratio")\n'
+        'turned = {"reward": "oracle", "oracle": "reward"}\n'
+        'controls.table["arm"] = controls.table.arm.replace(turned)',
     ),
     (
         "a table empty",
@@ -155,10 +156,10 @@ DEFECTS = [
     ),
     (
         "every claim's verdict turned",
-        "09_sensitivity",
-        "",
-        "map(intervals.verdict, found.low, found.high)",
-        "map(intervals.verdict, -found.high, -found.low)",
+        "13_verdicts",
+        "rlhf_nb/page/verdicts.py",
+        "map(intervals.verdict, table.low, table.high)",
+        "map(intervals.verdict, -table.high, -table.low)",
     ),
     (
         "passed and failed swapped",

@@ -33,6 +33,7 @@ CHOSEN = {  # words that a measured number chooses, each family a word of its ow
     r"|(?:larger than|smaller than|not told apart from)(?= the base's)",
     "FOOLED": r"a reward that fools itself|below nothing, so the truth rises more|"
     r"not told apart from nothing",
+    "FOUND": r"gained (?:more|less) than|could not be told apart from",
     "CONTROL": r"a gain, which contradicts the method|no gain seen",
     "GATE": r"^(?:passed|FAILED) *(?= at guidance)",
     "REACHED": r"n = \d+(?=[ ),])|no n up to \d+",
@@ -97,9 +98,9 @@ def lines(outputs, tags=()):
             else:
                 text = data.get("text/markdown") or data.get("text/plain", "")
                 picture = any(kind.startswith("image/") for kind in data)
-                found += (
-                    [] if "it/s" in text else plain(text, "exact" in tags or picture)
-                )  # a bar is no result
+                told = plain(text, "exact" in tags or picture)
+                told = told[:1] if "varies" in tags else told
+                found += [] if "it/s" in text else told  # a bar is no result
     return found
 
 

@@ -1,6 +1,6 @@
 """What the front page says, from the run's own tables: how far the gain carries, and its sentences' numbers.
 
-Both are made at the end of stage `sensitivity`, whose run is given.
+Both are made at the end of stage `verdicts`, whose run is given.
 """
 
 import numpy as np
@@ -8,29 +8,33 @@ import pandas as pd
 
 from .. import runs
 from ..files import read_json, read_table
-from .tables import EFFECT
+from .tables import EFFECT, read
 
 SHORT = "split == 'heldout' and arm == 'reward' and updates == @updates"
 LONG = "split == 'heldout' and arm == 'reward' and updates > @updates"
-LINES = (  # what was measured, in which table of stages `evaluate` and `reach`, in which of its rows
-    ("**held-out prompts, this run**", "paired", "split == 'held-out prompts'"),
-    ("new wordings and rare pairs of colour and place", "paired", "split == 'out of distribution'"),
-    ("objects that feedback never showed", "paired", "split == 'unseen objects'"),
+LINES = (  # what was measured, in which table of another stage, in which of its rows
+    ("**held-out prompts, this run**", "evaluate/paired", "split == 'held-out prompts'"),
+    ("new wordings and rare pairs of colour and place", "evaluate/paired", "split == 'out of distribution'"),
+    ("objects that feedback never showed", "evaluate/paired", "split == 'unseen objects'"),
     (
         "those of them that no earlier run had measured",
-        "fresh",
+        "evaluate/fresh",
         "split == 'unseen objects' and `measured before` == 'no'",
     ),
-    ("**held-out prompts, by eye**", "eye", "by == 'eye' and prompts == 'all'"),
-    ("the first of these, labelled before anyone looked", "eye", "by == 'eye' and prompts == 'the first'"),
-    ("those added after that look", "eye", "by == 'eye' and prompts == 'those added'"),
-    ("**trained anew from {seeds} seeds**", "seeds", SHORT),
-    ("on prompts that no earlier run had measured", "seeds_fresh", SHORT),
-    ("**{updates} updates in place of {short}, {seeds} seeds**", "seeds", LONG),
-    ("on prompts that no earlier run had measured", "seeds_fresh", LONG),
+    ("**held-out prompts, by eye**", "evaluate/eye", "by == 'eye' and prompts == 'all'"),
+    (
+        "the first of these, labelled before anyone looked",
+        "evaluate/eye",
+        "by == 'eye' and prompts == 'the first'",
+    ),
+    ("those added after that look", "evaluate/eye", "by == 'eye' and prompts == 'those added'"),
+    ("**trained anew from {seeds} seeds**", "evaluate/seeds", SHORT),
+    ("on prompts that no earlier run had measured", "evaluate/seeds_fresh", SHORT),
+    ("**{updates} updates in place of {short}, {seeds} seeds**", "evaluate/seeds", LONG),
+    ("on prompts that no earlier run had measured", "evaluate/seeds_fresh", LONG),
     (
         "this longer training above an equally long one on images chosen at random, {seeds} seeds",
-        "reward_over_random",
+        "evaluate/reward_over_random",
         "split == 'heldout' and updates > @updates",
     ),
 )
@@ -66,8 +70,7 @@ def table(run):
     updates = runs.settings_of(run.settings.scale, "align")["updates"]
     lines = []
     for words, name, which in LINES:
-        stage = "evaluate" if name == "paired" else "reach"
-        rows = read_table(run.read(stage, f"{name}.csv")).query(which).head(1)
+        rows = read(run, name).query(which).head(1)
         told = [words.format(**row, short=updates) for row in rows.to_dict("records")]
         lines.append(rows.assign(words=told))
     found = pd.concat(lines, ignore_index=True)
@@ -80,13 +83,14 @@ def sentences(run):
     """What the sentences say: {name: words}, and {name: {"gain", "low", "high"}} for effects in points."""
     numbers = read_json(run.read("evaluate", "numbers.json"))
     said = {name: format(numbers[name], how) for name, how in FORMATS.items()}
-    varied = read_table(run.read("evaluate", "diversity.csv"))
+    varied = read(run, "evaluate/diversity")
     said["variety_all"], said["variety_right"] = (100 * varied.difference / varied.base).map("{:+.0f}".format)
     said["power"] = f"{runs.settings_of(run.settings.scale, 'align')['knobs'].get('power', 1):.0f}"
-    gains = read_table(run.read("reward", "gains.csv")).query(REWARD).groupby("pairs of")
+    gains = read(run, "reward/gains").query(REWARD).groupby("pairs of")
     gains = gains[["share", "low", "high"]].first().reindex(["any prompts", "one prompt"])
     columns = {"source": str, **dict.fromkeys(["beta", "power", *EFFECT], float)}
-    frontier = read_table(run.path("frontier.csv"), columns).query("beta == 0.06").sort_values("source")
+    frontier = read_table(run.read("sensitivity", "frontier.csv"), columns)
+    frontier = frontier.query("beta == 0.06").sort_values("source")
     powers = frontier.groupby("power")[EFFECT].first().reindex([3.0, 1.0])
     effects = pd.DataFrame(100 * np.vstack([gains, powers]), EFFECTS, ["gain", "low", "high"])
     return said | effects.map("{:+.1f}".format).to_dict("index")

@@ -3,9 +3,13 @@
 Rows are a DataFrame with a bool column for what was judged, and "group", the model that drew.
 """
 
-import pandas as pd
+import re
+from base64 import b64encode
 
-from .. import intervals
+import pandas as pd
+from IPython.display import HTML
+
+from .. import files, intervals
 
 EFFECT = ["difference", "low", "high"]
 SPLITS = {
@@ -14,6 +18,23 @@ SPLITS = {
     "unseen": "unseen objects",
     "ood": "out of distribution",
 }
+
+
+def read(run, place):
+    """A table that another stage has kept, "stage/name"."""
+    return files.read_table(run.read(*f"{place}.csv".split("/")))
+
+
+def folded(summary, **tables):
+    """Tables of any length by name under a line that opens them, each with its CSV to download."""
+    parts = []
+    for name, table in tables.items():
+        packed = b64encode(table.to_csv(index=False).encode()).decode()
+        link = f'<a download="{name}.csv" href="data:text/csv;base64,{packed}">{name}.csv</a>'
+        with pd.option_context("display.max_colwidth", None):
+            parts += link, table.to_html(index=False, float_format="{:.4g}".format, na_rep="")
+    opened = f"<summary>{re.sub('[*`]', '', summary)}</summary>{''.join(parts)}"
+    return HTML(f'<details style="overflow-x: auto">{opened}</details>')
 
 
 def _grouped(rows, by, measure):

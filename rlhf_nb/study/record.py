@@ -12,7 +12,6 @@ from operator import itemgetter
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 from pydantic import Json
 from scipy.stats import ttest_1samp
 
@@ -30,7 +29,6 @@ BEHIND = {  # settings of other stages that a point's rows rest on
     "feedback": ("seed", "raters", "careless", "aggregation"),
     "reward": ("candidates", *points.HEAD),
 }
-COMPARED = points.SWEEPS.with_name("comparisons.yaml")
 RECORD = points.SWEEPS.parents[1] / "book" / "records" / "study.csv"
 POINT = ["key", "split", "guidance", "mixed"]  # what a row is of
 ROW = {"settings": str, "split": Split, "guidance": float, "n": float, "hits": str}
@@ -193,34 +191,26 @@ def only(rows, of):
     return rows.assign(hits=kept)
 
 
+def parted(rows, groups):
+    """`rows` with their verdicts on groups of prompts alone, {words: bool, as `only` takes it}, as splits."""
+    return pd.concat([only(rows, of).assign(split=words) for words, of in groups.items()])
+
+
 def between(rows, more, less):
     """What points `more` reach above points `less`, prompt by prompt and seed by seed.
 
-    `intervals.over_seeds` and the rows' "source"; None without a pair.
+    `intervals.over_seeds`, and the former's "source", "split" and "updates"; None without a pair.
     """
     found = pairs(rows, more, less)
     if not len(found):
         return None
     gain = per_prompt(found) - per_prompt(found.assign(hits=found.hits_less))
-    return {**intervals.over_seeds(gain), "source": found.source.iloc[0]}
-
-
-def told(rows, name):
-    """Lines that say in words what `between` finds for the comparisons of sweep `name` (comparisons.yaml)."""
-    lines = []
-    compared = dict[str, dict[str, tuple[str, str]]]
-    every = files.typed(compared, config.read(COMPARED), COMPARED, "restore it")
-    for words, queries in every.get(name, {}).items():
-        gain, found = between(rows, *queries), "no rows yet"
-        if gain:
-            found = f"{in_points(gain)} ({trainings(gain['seeds'])}, {gain['source']})"
-        lines.append(f"{words}: {found}")
-    return lines
+    return intervals.over_seeds(gain) | dict(found.iloc[0][["source", "split", "updates"]])
 
 
 def trainings(seeds):
     """A number of training seeds in words."""
-    return "1 seed" if seeds == 1 else f"{seeds} seeds"
+    return "1 seed" if seeds == 1 else f"{seeds:.0f} seeds"
 
 
 def in_points(row):
@@ -236,26 +226,11 @@ def over_trainings(values):
     return dict(zip(("difference", "low", "high", "seeds"), found, strict=True))
 
 
-def look(run, name, by):
-    """What sweep `name` found: its rows, a line for every value of `by`, which `run` keeps as a table, and
-    words on where the rows are from.
-    """
-    rows, said = sweep(run.settings.scale, name)
-    table = run.csv(f"{name}.csv", effects(rows, by).drop(columns="seconds"))
-    return rows, table, Markdown(said)
-
-
 def show(table, *columns):
     """The named columns of `effects` and the effect of every line, in points."""
     effect = (100 * table[["share", "difference", "low", "high", "sd"]]).round(1)
     told = table[["source", *columns]].join(effect)
     return told.assign(p=[f"{p:.1g}" for p in table.holm], seeds=table.seeds).round(2)
-
-
-def box(lines):
-    """A box titled "Here" with a list of `lines`."""
-    listed = "\n".join(f"- {line}" for line in lines)
-    return Markdown(f":::{{admonition}} Here\n:class: tip\n{listed}\n:::")
 
 
 if __name__ == "__main__":

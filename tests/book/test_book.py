@@ -76,7 +76,11 @@ def test_a_second_run_of_the_graph_does_what_is_out_of_date(smoke):
     made.with_suffix(".away").rename(made)
     for put_aside in copy.parent.glob("*.old"):
         put_aside.rename(put_aside.with_suffix(".ipynb"))
-    assert set(re.findall(r"output: \S*/(\w+)\.ipynb", found)) == {"07_best_of_n", "09_sensitivity"}
+    assert set(re.findall(r"output: \S*/(\w+)\.ipynb", found)) == {
+        "07_best_of_n",
+        "09_sensitivity",
+        "13_verdicts",
+    }
     assert "Nothing to be done" in planned(smoke)
 
 

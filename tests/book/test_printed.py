@@ -412,7 +412,7 @@ def test_experiments_sum_up_their_points(smoke, kept, said):
 
 
 def test_what_holds(kept, said):
-    verdicts = kept("sensitivity", "verdicts.csv")
+    verdicts = kept("verdicts", "verdicts.csv")
     for row in verdicts.itertuples():
         found = re.fullmatch(rf"{NUMBER} \[({NUMBER}), ({NUMBER})\]", row.here)
         assert row.verdict == (
@@ -420,11 +420,11 @@ def test_what_holds(kept, said):
         ), row
         assert bool(found) == (row.verdict != "no result") or "nan" in row.here
         assert row[7] in (row.verdict, "undecided")
-    for name, line in zip(("verdict", "after Holm"), said("09_sensitivity")[-2:], strict=True):
-        counts = verdicts[name].value_counts()
-        assert line == f"{name}: " + "; ".join(
-            f"{counts.get(v, 0)} {v}" for v in ("borne out", "undecided", "refuted", "no result")
-        )
+    words = ("borne out", "refuted", "undecided", "no result")
+    counts = verdicts["after Holm"].value_counts()
+    last = said("13_verdicts")[-1]
+    assert last.startswith(f"- of all {len(verdicts)} lines: ")
+    assert last.endswith(", ".join(f"{counts.get(v, 0)} {v}" for v in words))
     claims = dict(zip(verdicts.claim, verdicts.here, strict=True))
     for row in kept("evaluate", "paired.csv").itertuples():  # E and R repeat the chapters' own numbers
         if row.split != "seen prompts":
@@ -441,30 +441,42 @@ def test_what_holds(kept, said):
         assert said_there == pytest.approx(gap, abs=0.051)
 
 
-def test_choices_and_costs(kept, said):
-    choices, heads = (
-        kept("sensitivity", "choices.csv"),
-        kept("stress", "study.csv"),
-    )
-    parts = [
-        kept(stage, f"{name}.csv")
-        for stage, names in (
-            ("data", ("controls", "data", "feedback")),
-            ("sensitivity", ("frontier", "budget", "guidance", "breadth", "failure")),
-        )
-        for name in names
-    ]
-    assert len(choices) == sum(map(len, parts)) and np.allclose(
-        choices.gain, 100 * pd.concat([p for p in parts if len(p)]).difference
-    )
-    told = kept("sensitivity", "reward_choices.csv")
-    assert told.choice.tolist() == heads.study.tolist() and np.allclose(told.accuracy, 100 * heads.share)
-    routes = said("09_sensitivity", 'names = {"drawing": "drawing, s"')[1:]
-    paying = kept("data", "controls.csv").query("low > 0 and arm != 'oracle'")
-    assert (
-        len(routes)
-        == len(paying) + (kept("best_of_n", "best_of_n.csv").query("group == 'learnt reward'").n > 1).sum()
-    )
+def test_one_line_a_claim(kept, said):
+    """Each says what its first line of the long table does, and is sorted by how sure that is."""
+    verdicts = kept("verdicts", "verdicts.csv")
+    told = said("13_verdicts", "verdicts.listed")
+    heads, _, *rows = (re.split(r" ?\| ?", line)[1:-1] for line in told)
+    assert heads == ["", "claim", "this run", "verdict", "all its lines", "look"]
+    assert sorted(row[0] for row in rows) == [f"{kind}{k}" for kind in "ER" for k in range(1, 9)]
+    order = []
+    for code, _, here, word, lines, *_ in rows:
+        of = verdicts[verdicts.code == code]
+        if not len(of):
+            assert code in ("E8", "R4", "R5")
+            continue
+        first = of.iloc[0]
+        verdict = first["after Holm"]
+        missed = code < "R" and verdict in ("refuted", "undecided")
+        assert here == first.here and word == (f"**not reproduced** ({verdict})" if missed else verdict)
+        assert sum(map(int, re.findall(r"\d+", lines))) == len(of)
+        order.append(["borne out", "refuted", "undecided", "no result"].index(verdict))
+    assert order == sorted(order)
+
+
+def test_every_design_choice(kept):
+    """A line for every setting that a chapter's table has, with its numbers."""
+    choices = kept("sensitivity", "choices.csv")
+    tables = {
+        "data": {"controls": ["arm"], "feedback": ["raters", "error", "label_share"]},
+        "sensitivity": {"frontier": ["power", "beta"], "budget": ["arm", "updates"]},
+    }
+    for stage, names in tables.items():
+        for name, dials in names.items():
+            table = kept(stage, f"{name}.csv")
+            both = table.merge(choices, on=[*dials, "split", "guidance", "source"], suffixes=("", "_told"))
+            told = both[np.isclose(both.difference, both.difference_told)]
+            assert len(told[dials].drop_duplicates()) == len(table) and np.allclose(told.low, told.low_told)
+    assert not choices.drop(columns=["share", "difference", "low", "high"]).duplicated().any()
 
 
 def test_the_small_model_is_told_as_it_is(smoke, kept, said):

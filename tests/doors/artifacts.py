@@ -12,11 +12,12 @@ from doors import kinds
 from doors.doors import Door, notebook, objects, of_file, tables
 
 from rlhf_nb import align, config, files, hub, prompts, reward, runs
-from rlhf_nb.page import front
+from rlhf_nb.page import front, verdicts
+from rlhf_nb.page import tables as kept
 from rlhf_nb.pictures import ImageFolder
-from rlhf_nb.study import point, points, record
+from rlhf_nb.study import findings, point, record
 
-CLAIMS = config.read(points.SWEEPS.with_name("claims.yaml"))["claims"]
+CLAIMS = config.read(verdicts.CLAIMS)["claims"]
 
 
 def build():
@@ -25,12 +26,6 @@ def build():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def nine(box, *starts):
-    """Statements of 09 on this box's tables."""
-    given = {"run": box.run, "settings": box.run.settings, "of_reward": {}, "of_models": {}}
-    return notebook("09_sensitivity", *starts, **given)
 
 
 def numeric(table, columns):
@@ -52,11 +47,11 @@ def read_prompts(box):
     found = notebook("07_best_of_n", "heldout =", "table =", "rows =", run=box.run, settings=settings)
     prompts.wants(found["rows"])
     align.Watch(box.align, box.pipe, None, box.clip)
-    nine(box, "columns =", "table =", "asked =", "narrow =", "number =", "groups =")
+    notebook("09_sensitivity", "columns =", "table =", "asked =", "narrow =", run=box.run)
 
 
 def read_images(box):
-    """As 03, 04, 05 and 09 read the images."""
+    """As 03, 04 and 05 read the images."""
     found = notebook("03_feedback", "images =", "rows =", run=box.run)
     prompts.wants(found["images"].rows)
     align.labelled(found["images"])
@@ -64,57 +59,27 @@ def read_images(box):
 
 
 def read_labels(box):
-    """As 04, 08 and 09 read the labels."""
+    """As 04, 08 and 13 read the labels."""
     labels = reward.labelled(box.run.read("feedback", "labels.csv"), box.images)
     torch.tensor(reward.parted(labels, 0)[0].label.to_numpy(), dtype=torch.float32)
     point.labels_for(box.study, box.images)
-    nine(box, "def read", 'labels = read("feedback"', "by_category =", "shares =")
+    verdicts.harder(box.run)
 
 
-def read_best_of_n(box):
-    found = nine(box, "def read", "choosing =", "choosing =")
-    nine_said = [f"n = {n}: {100 * g:+.1f}" for n, g in found["choosing"].gain_share.items()]
-    assert nine_said
-    claimed(box, "best_of_n/best_of_n")
 
 
 def claimed(box, name):
-    """As 09 reads a table that a claim is about."""
-    found = nine(box, "def read", "CALLED =", "def lead", "def table_of")
+    """As 13 reads a table that a claim is about."""
     for claim in CLAIMS:
         if claim.get("table") == name:
-            rows = found["table_of"](name).query(claim.get("query", "index == index"))
+            rows = verdicts.table_of(box.run, name).query(claim.get("query", "index == index"))
             effect = claim.get("effect", "difference")
             [(float(row[effect]), float(row["low"]), float(row["high"])) for row in rows.to_dict("records")]
 
 
-def read_front(box, name):
-    """As the front page reads table `name` of 06 or 11, by its lines alone."""
-    every = front.LINES
-    front.LINES = [line for line in every if line[1] == name]
-    try:
-        numeric(front.table(box.run), ["gain", "low", "high", "prompts"])
-    finally:
-        front.LINES = every
-
-
-def read_sentences(box):
-    front.sentences(box.run)
-
-
-def read_choices(box, stage, name):
-    """As 09 lists what another chapter has found."""
-    table = nine(box, "def read")["read"](stage, name)
-    dials = [*table.loc[:, :"split"]][:-1]
-    for row in table.to_dict("records"):
-        [f"{dial} {row[dial]}".removesuffix(".0") for dial in dials]
-        f"{row['holm']:.0e}"
-    claimed(box, f"{stage}/{name}")
-
-
 def read_study(box):
     """As 08, 09 and 11 read what experiments have found."""
-    record.look(box.run, "controls", ["arm"])
+    findings.look(box.run, "controls", ["arm"])
 
 
 def read_log(path):
@@ -124,23 +89,20 @@ def read_log(path):
 
 
 def read_verdicts(box):
-    nine(box, "def read", "hits =", "gaps =")
+    verdicts.weakest(box.run)
 
 
 def read_heads(box):
-    found = nine(box, "def read", "heads =", "names =", "percent =", "levels =", "levels[")
-    numeric(found["levels"], found["percent"])
+    kept.read(box.run, "stress/study").query("split == 'held-out'")
     claimed(box, "stress/study")
 
 
 def read_novelty(box):
-    found = nine(box, "def read", "def apart", "novelty =")
-    found["apart"](found["novelty"].iloc[0], found["novelty"].iloc[-1])
+    verdicts.novelty(box.run)
 
 
 def read_diversity(box):
-    nine(box, "def read", "diversity =", "change =")
-    front.sentences(box.run)
+    verdicts.diversity(box.run)
 
 
 def read_eye(box):
@@ -159,13 +121,11 @@ def read_voted(box):
 
 
 def read_numbers(box):
-    """As 07, 09 and the front page read the numbers of 06."""
+    """As 07, 13 and the front page read the numbers of 06."""
     found = notebook("07_best_of_n", "chosen =", "guidance =", run=box.run)
     assert float(found["guidance"]) >= 0
-    numbers = nine(box, "numbers =")["numbers"]
-    [1.1 - numbers[c] for c in ("frechet_ratio", "ratio_high", "ratio_low")]
+    verdicts.below(box.run)
     front.sentences(box.run)
-    read_front(box, "paired")
 
 
 READ = {  # table: how the program reads it
@@ -173,35 +133,23 @@ READ = {  # table: how the program reads it
     "generate/images/metadata.csv": read_images,
     "feedback/labels.csv": read_labels,
     "feedback/raters.csv": lambda box: record.basis("smoke"),
-    "reward/gains.csv": read_sentences,
     "stress/study.csv": read_heads,
     "stress/novelty.csv": read_novelty,
     "evaluate/verdicts.csv": read_verdicts,
     "evaluate/diversity.csv": read_diversity,
-    "best_of_n/best_of_n.csv": read_best_of_n,
-    "sensitivity/front.csv": lambda box: build().how_far(box.result("sensitivity", "front.csv")),
-    "evaluate/paired.csv": partial(read_front, name="paired"),
+    "best_of_n/best_of_n.csv": lambda box: claimed(box, "best_of_n/best_of_n"),
     "evaluate/pictures/metadata.csv": read_voted,
-    **{
-        f"reach/{name}.csv": partial(read_front, name=name)
-        for name in ("fresh", "eye", "seeds_fresh", "reward_over_random")
-    },
-    "reach/seeds.csv": lambda box: (read_front(box, "seeds"), read_choices(box, "reach", "seeds")),
-    **{
-        f"data/{n}.csv": partial(read_choices, stage="data", name=n) for n in ("controls", "data", "feedback")
-    },
 }
 CLAIMED = {claim["table"] for claim in CLAIMS if "table" in claim}
 WRITTEN = {  # tables for people, which no stage reads: by the reader of tables
     "align": ("log", "curve"),
     "evaluate": ("accuracy", "guidance_gain", "guidance", "quality", "fidelity"),
-    "reach": ("votes", "attribute_gains", "attributes", "categories", "gains"),
+    "reach": ("votes", "attribute_gains", "attributes", "categories", "gains", "fresh"),
     "feedback": ("table2", "agreement"),
-    "sensitivity": (
-        *("verdicts", "choices", "frontier", "reward_choices", "failure", "guidance", "breadth", "budget"),
-    ),
-    "best_of_n": ("votes",),
-    "data": ("nearer", "rewards"),
+    "sensitivity": ("choices", "frontier", "failure", "guidance", "breadth", "budget"),
+    "verdicts": ("verdicts",),
+    "best_of_n": ("best_of_n", "votes"),
+    "data": ("controls", "data", "feedback", "nearer", "rewards"),
     "reward": ("pairwise", "log"),
     "stress": ("confused",),
     "pretrain": ("gates", "judge", "eye", "bundle/curve"),
@@ -252,8 +200,6 @@ def of_records(box):
     study = where / "study.csv"
     yield from tables("tables", "records/study.csv", study, partial(read_study, box), columns=kinds.FEWER)
     yield from tables("tables", "records/eye.csv", where / "eye.csv", partial(read_eye, box))
-    frontier = box.run.path("frontier.csv")
-    yield from tables("tables", "attempt/frontier.csv", frontier, partial(read_sentences, box))
     eye = box.folder / "eye"
     shutil.copytree(ROOT / "tests" / "eye", eye)
     keep = pd.read_csv(eye / "metadata.csv").head(4)
@@ -271,7 +217,7 @@ def of_records(box):
 
 
 def read_manifest(box, stage):
-    """As later stages, 09 and the site read a manifest."""
+    """As later stages and the site read a manifest."""
     found = runs.manifest("smoke", stage)
     if stage in runs.NOTEBOOKS:
         runs.settings_of("smoke", stage)
@@ -279,11 +225,8 @@ def read_manifest(box, stage):
     record.finished("smoke")
     if stage in record.BEHIND:
         record.basis("smoke")
-    if stage in ("align", "generate"):
-        spent = nine(box, "def spent")["spent"]
-        assert float(spent(stage)) >= 0
     build().provenance(box.scale)
-    runs.Run("sensitivity", box.run.settings, [stage] if stage in runs.NOTEBOOKS else ())
+    runs.Run("verdicts", box.run.settings, [stage] if stage in runs.NOTEBOOKS else ())
     return found
 
 
@@ -301,7 +244,7 @@ def jsons(box):
             continue
         if path.name == "manifest.json":
             found[name] = partial(read_manifest, box, path.parent.relative_to(box.scale).as_posix())
-        elif name in ("evaluate/numbers.json", "sensitivity/front.json"):
+        elif name in ("evaluate/numbers.json", "verdicts/front.json"):
             found[name] = partial(read_numbers if stage == "evaluate" else read_site, box)
         elif rest == "numbers.json":  # for people
             found[name] = lambda path=path: files.read_json(path)

@@ -221,6 +221,7 @@ STARTS = {
     "data": lambda box, s: None,
     "reach": lambda box, s: None,
     "sensitivity": lambda box, s: None,
+    "verdicts": lambda box, s: None,
 }
 
 

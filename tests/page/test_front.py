@@ -69,6 +69,13 @@ TABLES = {
             gain("any prompts", 0.3, scored="without prompt classification"),
         ]
     },
+    "sensitivity": {
+        "frontier": [
+            {"power": 3.0, "beta": 0.0, "source": "recorded", **EFFECT},
+            {"power": 3.0, "beta": 0.06, "source": "recorded", **EFFECT},
+            {"power": 3.0, "beta": 0.06, "source": "this run", **EFFECT, "difference": 0.5},
+        ]
+    },
     "align": {},
 }
 
@@ -82,15 +89,12 @@ def run(tmp_path, monkeypatch):
         folder = tmp_path / "smoke" / stage
         folder.mkdir(parents=True)
         made = {"stage": stage, "digest": "", "inputs": {}, "files": {}, "versions": {}, "settings": settings}
-        made |= {"device": "cpu", "threads": 1, "seconds": 1.0, "finished": "", "tflop": None}
+        made |= {"device": "cpu", "threads": 1, "seconds": 1.0, "tflop": 0.0, "finished": ""}
         (folder / "manifest.json").write_text(json.dumps(made))
         for name, rows in tables.items():
             pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
     (tmp_path / "smoke" / "evaluate" / "numbers.json").write_text(json.dumps(NUMBERS))
-    run = runs.Run("sensitivity", config.settings("sensitivity"), needs=["reward", "evaluate", "reach"])
-    rows = [{"power": 3.0, "beta": beta, "source": "recorded", **EFFECT} for beta in (0.0, 0.06)]
-    run.csv("frontier.csv", [*rows, {**rows[1], "source": "this run", "difference": 0.5}])
-    return run
+    return runs.Run("verdicts", config.settings("verdicts"), needs=["reward", "evaluate", "sensitivity"])
 
 
 def test_how_far_the_gain_carries(run):

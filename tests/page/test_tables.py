@@ -1,5 +1,9 @@
 """Tables by group: the same numbers as group by group, in the groups' own order."""
 
+import base64
+import io
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,3 +51,12 @@ def test_splits_get_their_names_and_stay_in_their_order():
 def test_tables_are_stacked_under_their_names():
     found = tables.stacked({"x": ROWS.head(2), "y": ROWS.head(1)}, "kind")
     assert found.kind.tolist() == ["x", "x", "y"] and found.index.tolist() == [0, 1, 2]
+
+
+def test_a_long_table_is_folded_and_can_be_downloaded_whole():
+    long = pd.DataFrame({"words": ["x" * 80, "<b>"] * 40, "number": np.arange(80) / 3})
+    found = tables.folded("80 rows of *a* sweep (`make sweeps`)", long=long).data
+    assert "<summary>80 rows of a sweep (make sweeps)</summary>" in found and found.startswith("<details")
+    assert found.count("<tr") == 81 and "x" * 80 in found and "<b>" not in found
+    packed = re.search(r'download="long.csv" href="data:text/csv;base64,([^"]+)"', found)[1]
+    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(base64.b64decode(packed))), long)
