@@ -5,13 +5,16 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakef
 # What was killed outright leaves its lock behind: it goes where no other run of the graph is at work.
 UNLOCK := @if command -v pgrep > /dev/null && ! pgrep -f "[S]nakefile --cores" > /dev/null; then rm -rf .snakemake/locks; fi
 
-.PHONY: book test lab sweeps reference bundle lock clean
+.PHONY: book pdf test lab sweeps reference bundle lock clean
 
 book: .venv/ready  ## run every notebook at toy scale and build the site
 	@$(BIN)/python book/vendor.py
 	$(UNLOCK)
 	$(SNAKEMAKE) --config scale=toy
 	$(BIN)/python book/build.py
+
+pdf: .venv/ready  ## the built site as one PDF, by the Chromium that the browser tests use
+	@$(BIN)/python book/paper.py
 
 test: .venv/ready  ## lint, unit tests, notebooks against their references, strict build, browser
 	@$(BIN)/python book/vendor.py

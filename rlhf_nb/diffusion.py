@@ -195,7 +195,8 @@ def sample(pipe, prompts, **options):
 
 def trajectory(pipe, prompts, **options):
     """What the sampler holds before and after every step, decoded: a list of uint8 (N, H, W, 3)."""
-    seen = [torch.stack([noise_of(pipe, options["seed"], i) for i in range(len(prompts))])]
+    rows = options.get("indices") or range(len(prompts))
+    seen = [torch.stack([noise_of(pipe, options["seed"], i) for i in rows])]
 
     def watch(_, step, timestep, held):
         seen.append(held["latents"].clone())

@@ -17,6 +17,9 @@ ELSEWHERE = "#b7791f"  # what others measured, beside our own
 RIGHT, REST = "#8fc79c", "#e3e3e3"  # of what is shared out: what all find right, and what decides nothing
 GAIN = "points above the base model"
 SOURCES = {"recorded": ACCENT, "this run": TUNED}
+INK = "#737a86"  # of words and axes: as readable on a light page as on a dark one, through a clear ground
+PARTS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+plt.rcParams.update(dict.fromkeys(PARTS, INK) | dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"))
 plt.rcParams.update(
     {
         "figure.dpi": 110,
@@ -79,11 +82,6 @@ def legend(axis, **where):
         axis.text(0.5, 0.5, "no rows yet", transform=axis.transAxes, ha="center", color="grey")
 
 
-def titled(axis, finding):
-    """The title of a figure, which says what it shows."""
-    axis.set_title(textwrap.fill(finding, 46), loc="left", fontsize=10)
-
-
 def named(axis):
     """Write every line's label at its right end, in its colour."""
     for line in axis.get_lines():
@@ -112,7 +110,7 @@ def bars(table, label, groups, ylabel, finding=""):
     )
     axis.grid(axis="x", visible=False)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(groups))
-    titled(axis, finding)
+    titled(axis.figure, finding)
     plt.show()
 
 
@@ -133,7 +131,7 @@ def stacks(rows, colours, finding):
     axis.invert_yaxis()
     axis.set_axis_off() if len(rows) == 1 else axis.spines[:].set_visible(False)
     axis.set(xlim=(0, 100), xticks=[])
-    titled(axis, finding)
+    titled(axis.figure, finding)
     plt.show()
 
 
@@ -165,13 +163,6 @@ def curve(axis, x, rows, colour, label):
     axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
 
 
-def titled(figure, findings):
-    """Head a figure with what it found, a line or two for each finding, and show it."""
-    lines = [textwrap.fill(words, 70) for words in findings]
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5)
-    plt.show()
-
-
 def steps(axis, updates):
     """An axis of updates, which count on a logarithmic scale, with a tick at each of some numbers of them."""
     axis.set(xscale="log", xlabel="updates")
@@ -201,7 +192,8 @@ def effects(table, names, findings, by="source", colours=SOURCES, xlabel=GAIN):
     axis.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
     axis.set_yticks(range(len(names)), names)
     legend(axis, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-    titled(figure, findings)
+    titled(figure, *findings)
+    plt.show()
 
 
 def gains(table, x, by, inks, findings):
@@ -220,7 +212,8 @@ def gains(table, x, by, inks, findings):
     axis.set(xlabel="guidance of sampling", ylabel=GAIN)
     if x == "updates":
         steps(axis, table[x].unique())
-    titled(figure, findings)
+    titled(figure, *findings)
+    plt.show()
 
 
 def forest(table, finding, xlabel):
@@ -232,7 +225,7 @@ def forest(table, finding, xlabel):
     heads = ~table.group.duplicated().to_numpy()
     y = np.arange(len(table)) + heads.cumsum()  # a line of its own for each heading
     _, axis = plt.subplots(figsize=(5.2, 0.2 * (len(table) + heads.sum()) + 1.1))
-    for source, colour in (("recorded", ACCENT), ("this run", TUNED)):
+    for source, colour in SOURCES.items():
         of = (table.source == source).to_numpy()
         rows = table[of]
         error = whiskers(rows, "difference")
@@ -243,7 +236,7 @@ def forest(table, finding, xlabel):
     axis.set_yticks(y, table.name, fontsize=8.5)
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=xlabel, ylim=(y.max() + 0.7, -0.7))
-    titled(axis, finding)
+    titled(axis.figure, finding)
     return axis
 
 
@@ -264,8 +257,8 @@ def still(figure, dpi=120):
 
 def strip(images):
     """PNG bytes of several uint8 images (N, H, W, 3) side by side, each enlarged to at least 128 pixels."""
-    gap = np.full_like(images[0, :, :2], 255)
-    parts = [part for image in images for part in (image, gap)]
+    clear = np.insert(images, 3, 255, axis=3)
+    parts = [part for image in clear for part in (image, np.zeros_like(image[:, :2]))]
     return png(np.hstack(parts[:-1]), 128 * len(images))
 
 

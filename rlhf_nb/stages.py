@@ -59,7 +59,7 @@ MAKES = {  # what a stage is not finished without
     "stress": ("study.csv", "half.csv", "novelty.csv"),
     "reach": ("votes.csv", "seeds.csv", "gains.csv"),
     "sensitivity": ("frontier.csv", "choices.csv"),
-    "verdicts": ("verdicts.csv", "front.json"),
+    "verdicts": ("verdicts.csv",),
     "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
     "study": ("rows.csv",),
 }

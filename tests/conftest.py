@@ -6,6 +6,7 @@ from pathlib import Path
 
 import graph
 import pytest
+import served
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other cores are at work on the notebooks
@@ -221,18 +222,10 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p:
-        own = Path(p.chromium.executable_path)
-        found = next(
-            filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-            own if own.exists() else None,
-        )
-        if not found:
+        if not (browser := served.launched(p)):
             if os.environ.get("REQUIRE_BROWSER"):
                 pytest.fail("REQUIRE_BROWSER is set and no Chromium is on the PATH")
             pytest.skip("no Chromium on the PATH: browser tests need one")
-        browser = p.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
         yield browser
         browser.close()
 

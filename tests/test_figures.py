@@ -2,6 +2,7 @@
 
 import io
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,9 +18,35 @@ def test_pictures_are_enlarged_without_blur():
     assert np.array_equal(shown[::2, ::2], IMAGES[0]) and np.array_equal(shown[1::2, 1::2], IMAGES[0])
     row = np.asarray(Image.open(io.BytesIO(figures.strip(IMAGES[:2]))))
     factor = row.shape[0] // 8
-    assert row.shape == (8 * factor, (8 + 2 + 8) * factor, 3) and row.shape[1] >= 256
-    assert np.array_equal(row[::factor, ::factor][:, 10:], IMAGES[1])
-    assert (row[::factor, ::factor][:, 8:10] == 255).all()
+    assert row.shape == (8 * factor, (8 + 2 + 8) * factor, 4) and row.shape[1] >= 256
+    assert np.array_equal(row[::factor, ::factor][:, 10:, :3], IMAGES[1])
+    clear = row[::factor, ::factor, 3] == 0  # between the pictures the page shows through
+    assert np.array_equal(np.flatnonzero(clear.all(0)), [8, 9]) and clear.sum() == 2 * 8
+
+
+def luminance(colour):
+    parts = np.array(matplotlib.colors.to_rgb(colour))
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
+
+
+def test_colours_stand_out_on_light_and_on_dark_pages():
+    """3 to 1 is what a line or a large word needs, and words as near to 4.5 as one colour for both can be."""
+    for name, least in (("BASE", 3), ("TUNED", 3), ("ACCENT", 3), ("INK", 4.3)):
+        of = luminance(getattr(figures, name)) + 0.05
+        assert min((luminance("white") + 0.05) / of, of / (luminance("#121212") + 0.05)) >= least, name
+
+
+def test_a_figure_lets_the_page_shine_through():
+    _, axis = plt.subplots()
+    axis.plot([0, 1], [0, 1])
+    stream = io.BytesIO()
+    plt.savefig(stream)
+    plt.close()
+    assert np.asarray(Image.open(stream))[:, :, 3].mean() < 0.2 * 255
 
 
 def test_a_grid_frames_what_is_marked_and_leaves_cells_empty():

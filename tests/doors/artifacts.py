@@ -12,17 +12,17 @@ from doors import kinds
 from doors.doors import Door, notebook, objects, of_file, tables
 
 from rlhf_nb import align, config, files, hub, prompts, reward, runs
-from rlhf_nb.page import front, verdicts
 from rlhf_nb.page import tables as kept
+from rlhf_nb.page import verdicts
 from rlhf_nb.pictures import ImageFolder
 from rlhf_nb.study import findings, point, record
 
 CLAIMS = config.read(verdicts.CLAIMS)["claims"]
 
 
-def build():
-    """The module that builds the book."""
-    spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
+def of_book(name):
+    """A module that builds the book."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -66,8 +66,6 @@ def read_labels(box):
     verdicts.harder(box.run)
 
 
-
-
 def claimed(box, name):
     """As 13 reads a table that a claim is about."""
     for claim in CLAIMS:
@@ -90,6 +88,7 @@ def read_log(path):
 
 def read_verdicts(box):
     verdicts.weakest(box.run)
+    of_book("frontpage").compared(box.scale)
 
 
 def read_heads(box):
@@ -125,7 +124,8 @@ def read_numbers(box):
     found = notebook("07_best_of_n", "chosen =", "guidance =", run=box.run)
     assert float(found["guidance"]) >= 0
     verdicts.below(box.run)
-    front.sentences(box.run)
+    front = of_book("frontpage")
+    front.verdicts(box.scale), front.result(box.scale)
 
 
 READ = {  # table: how the program reads it
@@ -225,13 +225,9 @@ def read_manifest(box, stage):
     record.finished("smoke")
     if stage in record.BEHIND:
         record.basis("smoke")
-    build().provenance(box.scale)
+    of_book("build").provenance(box.scale)
     runs.Run("verdicts", box.run.settings, [stage] if stage in runs.NOTEBOOKS else ())
     return found
-
-
-def read_site(box):
-    build().settings(box.scale, True, True)
 
 
 def jsons(box):
@@ -244,8 +240,10 @@ def jsons(box):
             continue
         if path.name == "manifest.json":
             found[name] = partial(read_manifest, box, path.parent.relative_to(box.scale).as_posix())
-        elif name in ("evaluate/numbers.json", "verdicts/front.json"):
-            found[name] = partial(read_numbers if stage == "evaluate" else read_site, box)
+        elif name == "evaluate/numbers.json":
+            found[name] = partial(read_numbers, box)
+        elif name == "best_of_n/numbers.json":
+            found[name] = lambda: of_book("frontpage").rival(box.scale)
         elif rest == "numbers.json":  # for people
             found[name] = lambda path=path: files.read_json(path)
         elif stage == "reward" and path.name == "card.json":
