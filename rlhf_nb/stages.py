@@ -29,20 +29,12 @@ from .bounds import (
     fit,
 )
 
-NOTEBOOKS = {
-    "prompts": "01_prompts",
-    "generate": "02_generate",
-    "feedback": "03_feedback",
-    "reward": "04_reward",
-    "align": "05_align",
-    "evaluate": "06_evaluate",
-    "best_of_n": "07_best_of_n",
-    "data": "08_data",
-    "stress": "10_stress",
-    "reach": "11_reach",
-    "sensitivity": "09_sensitivity",
-    "verdicts": "13_verdicts",
-    "pretrain": "A1_pretrain",
+NOTEBOOKS = {  # a stage's, which bears its name
+    name[3:]: name
+    for name in (
+        *("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align", "06_evaluate", "07_best_of_n"),
+        *("08_data", "10_stress", "11_reach", "09_sensitivity", "13_verdicts", "A1_pretrain"),
+    )
 }
 MAKES = {  # what a stage is not finished without
     "prompts": ("prompts.csv",),
