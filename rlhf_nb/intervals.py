@@ -69,7 +69,7 @@ def paired(base, tuned):
         "difference": difference,
         "low": low,
         "high": high,
-        "p": mcnemar([[0, lost], [won, 0]]).pvalue,  # the prompts on which both agree do not count
+        "p": mcnemar([[0, lost], [won, 0]]).pvalue,  # where both agree nothing is told
         "won": won,
         "lost": lost,
         "n": len(change),

@@ -36,10 +36,9 @@ def pytest_collection_modifyitems(config, items):
                     pytest.mark.skip(reason="GPUs are hidden from these tests: run `pytest -m gpu`")
                 )
 
-    for item in items:  # these are crossed, or replayed, by one worker
-        for name, of in {"doors": "box", "replays": "replays"}.items():
-            if of in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(name))
+    for item in items:  # one worker crosses the doors, one replays the notebooks, one builds the site
+        for name in {"box", "replays", "site"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
 
     def turn(item):
         needs = {"box", "replays", "smoke"} & set(getattr(item, "fixturenames", ()))

@@ -36,7 +36,7 @@ def test_it_binds_what_the_table_of_contents_has():
 def configured(tmp_path, monkeypatch):
     """What the build tells Jupyter Book."""
     build = runpy.run_path(str(ROOT / "book" / "build.py"))
-    build["settings"].__globals__["sentences"] = lambda folder: {}
+    monkeypatch.setattr("frontpage.power", lambda folder: "3")
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     return lambda: build["settings"](tmp_path, True, True)
 
