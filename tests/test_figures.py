@@ -9,6 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from rlhf_nb import figures
+from rlhf_nb.page import differences
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
 
@@ -80,12 +81,12 @@ def test_dots_stand_at_their_values_each_series_below_the_one_before():
 def test_a_forest_has_a_line_for_every_gain_and_a_heading_for_every_group():
     rows = [("a", "x", 0.1, "this run"), ("a", "y", -0.2, "recorded"), ("b", "z", 0.3, "this run")]
     table = pd.DataFrame(rows, columns=["group", "name", "difference", "source"])
-    axis = figures.forest(table.assign(low=table.difference - 0.1, high=table.difference + 0.1), "f", "x")
+    axis = differences.forest(table.assign(low=table.difference - 0.1, high=table.difference + 0.1), "f", "x")
     assert axis.get_yticks().tolist() == [1, 2, 4]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["x", "y", "z"]
     assert {text.get_text(): text.get_position()[1] for text in axis.texts} == {"a": 0, "b": 3}
     points = {x for line in axis.get_lines() if line.get_marker() == "o" for x in line.get_xdata()}
-    assert points == {10, -20, 30} and axis.get_title("left") == "f"
+    assert points == {10, -20, 30} and axis.figure.get_suptitle() == "f"
     plt.close(axis.figure)
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy.stats import t
 
-from .. import config, figures, files, intervals
+from .. import config, files, intervals
 from ..study import points, record
+from . import differences
 from .tables import EFFECT, SPLITS, read
 
 CLAIMS = points.SWEEPS.with_name("claims.yaml")
@@ -172,4 +173,4 @@ def forest(main):
     scaled = known[EFFECT].mul(0.02 / (known.high - known.low), axis=0).assign(name=names)
     title = f"Of {len(known)} claims: {summary(known)}"
     effect = "effect, in half-widths of its interval"
-    figures.effects(scaled.join(known["after Holm"]), names, [title], "after Holm", COLOURS, effect)
+    differences.lines(scaled.join(known["after Holm"]), names, [title], "after Holm", COLOURS, effect)
