@@ -35,7 +35,7 @@ def site(smoke):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "index.html" in done.stdout and "held-out prompts" in done.stdout
+    assert "index.html" in done.stdout and "95 % interval" in done.stdout
     return smoke / "_build" / "html"
 
 
