@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rlhf_nb import intervals
+from rlhf_nb import evaluate, intervals
 from rlhf_nb.files import read_json, read_table
+from rlhf_nb.page import costs
 
 VERDICTS = {"prompt": str, "category": str, "split": str, "condition": str, "all": bool}
 SHOWN = 6  # prompts of the picture
-MARGIN = 1.1  # of the Fréchet distance, as notebook 06 says
 WORDS = {"borne out": "yes", "refuted": "no", "undecided": "undecided"}
 BOXES = (  # of the loop: name, what is done there, the chapter
     ("Draw", "pictures of prompts", "02_generate"),
@@ -156,9 +156,8 @@ def rival(folder):
         return "no", f"{told} model in {found['tuned']:.0%}, {on}"
     if least <= 1:
         return "yes", f"one try of the base model is as often right as one of the tuned model, {on}"
-    passes = 3 * tuning["updates"] * (tuning["model_batch"] + tuning["pre_batch"])
-    guided = numbers(folder, "guidance_base")["guidance_base"] > 1
-    pays = passes / (made["steps"] * (1 + guided)) / (least - 1)
+    guidance = numbers(folder, "guidance_base")["guidance_base"]
+    pays = costs.paid(*costs.passes(tuning, made["steps"], guidance), least)
     words = (
         f"the best of {least:.0f} by the learnt reward is as often right as one try of the tuned model, {on}"
     )
@@ -168,7 +167,7 @@ def rival(folder):
 def verdicts(folder):
     """A chip for each half of the claim and for the rival, with where each is decided."""
     of = numbers(folder, "gain", "gain_low", "gain_high", "frechet_ratio", "ratio_low", "ratio_high")
-    near = intervals.verdict(MARGIN - of["ratio_high"], MARGIN - of["ratio_low"])
+    near = intervals.verdict(evaluate.MARGIN - of["ratio_high"], evaluate.MARGIN - of["ratio_low"])
     lines = [
         (
             WORDS[intervals.verdict(of["gain_low"], of["gain_high"])],
@@ -181,7 +180,7 @@ def verdicts(folder):
             "06_evaluate",
             "<strong>Do its pictures stay as near to real scenes?</strong> Their Fréchet distance is "
             f"{of['frechet_ratio']:.2f} times the base model's [{of['ratio_low']:.2f}, "
-            f"{of['ratio_high']:.2f}]; yes means below {MARGIN}",
+            f"{of['ratio_high']:.2f}]; yes means below {evaluate.MARGIN}",
         ),
     ]
     chip, words = rival(folder)

@@ -72,20 +72,10 @@ def whiskers(rows, value="share"):
     return 100 * np.abs([rows[value] - rows.low, rows.high - rows[value]])
 
 
-def legend(axis, **where):
-    """The legend of what was drawn, or "no rows yet"."""
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, **where)
-    else:
-        axis.text(0.5, 0.5, "no rows yet", transform=axis.transAxes, ha="center", color="grey")
-
-
-def named(axis):
-    """Write every line's label at its right end, in its colour."""
-    for line in axis.get_lines():
-        axis.annotate(
-            f" {line.get_label()}", line.get_xydata()[-1], color=line.get_color(), va="center", fontsize=10
-        )
+def keys(axis, inks):
+    """Write what the lines of an axis are above it, {words: colour}."""
+    for k, (words, ink) in enumerate(inks.items()):
+        axis.text(k / max(3, len(inks)), 1.02, words, color=ink, transform=axis.transAxes)
 
 
 def bars(table, label, groups, ylabel, finding=""):
@@ -155,9 +145,9 @@ def dots(series, finding, xlabel, most=100):
     plt.show()
 
 
-def curve(axis, x, rows, colour, label):
+def curve(axis, x, rows, colour):
     """A line of shares in percent with its interval as a band; rows: DataFrame with share, low, high."""
-    axis.plot(x, rows.share * 100, "o-", color=colour, label=label, markersize=4)
+    axis.plot(x, rows.share * 100, "o-", color=colour, markersize=4)
     axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
 
 

@@ -62,19 +62,7 @@ def loop(model, losses, plan, *, folder=None, engine=None, summed=False, kept=()
     training = Training(model, plan, engine, kept)
     start = training.resume(folder)
     yield from list(training.rows)
-    for step in range(start, plan.steps):
-        work = partial(training.backward, losses, step, summed)
-        flops.spend(work, training.trained, training.number)
-        due = (step + 1) % plan.log_every == 0 or step + 1 == plan.steps
-        if due or training.looks:
-            training.check(step, summed, blame)
-        training.update(step)
-        if due:
-            training.log(step)
-        if folder and ((step + 1) % plan.save_every == 0 or step + 1 == plan.steps):
-            training.save(folder, step + 1)
-        if due:
-            yield training.rows[-1]
+    yield from training.steps(start, losses, folder, summed, blame)
     training.finish()
 
 
@@ -121,6 +109,23 @@ class Training:
         self.bring_back()
         self.trained.train()
         return start
+
+    def steps(self, start, losses, folder, summed, blame):
+        """The loop itself: a log row whenever one is due."""
+        plan = self.plan
+        for step in range(start, plan.steps):
+            work = partial(self.backward, losses, step, summed)
+            flops.spend(work, self.trained, self.number)
+            due = (step + 1) % plan.log_every == 0 or step + 1 == plan.steps
+            if due or self.looks:
+                self.check(step, summed, blame)
+            self.update(step)
+            if due:
+                self.log(step)
+            if folder and ((step + 1) % plan.save_every == 0 or step + 1 == plan.steps):
+                self.save(folder, step + 1)
+            if due:
+                yield self.rows[-1]
 
     def backward(self, losses, step, summed):
         """Gradients of all micro-batches, clipped; what is to be logged of the step joins `logs`."""

@@ -106,8 +106,8 @@ DEFECTS = [
         "a verdict turned by swapping its sides",
         "06_evaluate",
         "",
-        "intervals.verdict(1.1 - numbers.ratio_high, 1.1 - numbers.ratio_low)",
-        "intervals.verdict(numbers.ratio_low - 1.1, numbers.ratio_high - 1.1)",
+        "evaluate.MARGIN - numbers.ratio_high, evaluate.MARGIN - numbers.ratio_low",
+        "numbers.ratio_low - evaluate.MARGIN, numbers.ratio_high - evaluate.MARGIN",
     ),
     (
         "a row of the result lost",

@@ -33,6 +33,7 @@ CHOSEN = {  # words that a measured number chooses, each family a word of its ow
     r"|(?:larger than|smaller than|not told apart from)(?= the base's)",
     "FOOLED": r"a reward that fools itself|below nothing, so the truth rises more|"
     r"not told apart from nothing",
+    "LIKED": r"(?<=disliked pictures liked ones )(?:became (?:less likely|likelier)|cannot be told apart)",
     "FOUND": r"gained (?:more|less) than|could not be told apart from",
     "CONTROL": r"a gain, which contradicts the method|no gain seen",
     "GATE": r"^(?:passed|FAILED) *(?= at guidance)",

@@ -22,9 +22,11 @@ def lines(table, names, findings, by="source", colours=SOURCES, xlabel=GAIN):
     table: DataFrame with name, difference, low, high and `by`.
     """
     figure, axis = plt.subplots(figsize=(5.2, 0.42 * len(names) + 1.4))
+    drawn = {}
     for (kind, colour), shift in zip(colours.items(), np.linspace(-0.14, 0.14, len(colours)), strict=True):
         of = table[(table[by] == kind) & table.name.isin(names)]
         if len(of):
+            drawn[kind] = colour
             axis.errorbar(
                 100 * of.difference,
                 of.name.map(names.index) + shift,
@@ -32,12 +34,11 @@ def lines(table, names, findings, by="source", colours=SOURCES, xlabel=GAIN):
                 fmt="o",
                 color=colour,
                 capsize=2,
-                label=kind,
             )
     axis.axvline(0, color="grey", linewidth=1, linestyle=":")
     axis.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
     axis.set_yticks(range(len(names)), names)
-    figures.legend(axis, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    figures.keys(axis, drawn)
     figures.titled(figure, *findings)
     plt.show()
 
@@ -51,7 +52,7 @@ def curves(table, x, by, inks, findings):
     for value, (words, colour) in inks.items():
         of = table[table[by] == value].sort_values(x)
         if len(of):
-            figures.curve(axis, of[x], of.assign(share=of.difference), colour, words)
+            figures.curve(axis, of[x], of.assign(share=of.difference), colour)
             at = (of[x].iloc[-1], 100 * of.difference.iloc[-1])
             axis.annotate(words, at, (5, 3), textcoords="offset points", color=colour)
     axis.axhline(0, color="grey", linewidth=1, linestyle=":")

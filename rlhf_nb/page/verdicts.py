@@ -10,7 +10,7 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy.stats import t
 
-from .. import config, files, intervals
+from .. import config, evaluate, files, intervals
 from ..study import points, record
 from . import differences
 from .tables import EFFECT, SPLITS, read
@@ -53,9 +53,9 @@ def diversity(run):
 
 
 def below(run):
-    """How far below 1.1 the tuned model's Fréchet distance is, over the base's."""
+    """How far below the claim's margin the tuned model's Fréchet distance is, over the base's."""
     numbers = files.read_json(run.read("evaluate", "numbers.json"))
-    ratio = [1.1 - numbers[c] for c in ("frechet_ratio", "ratio_high", "ratio_low")]
+    ratio = [evaluate.MARGIN - numbers[c] for c in ("frechet_ratio", "ratio_high", "ratio_low")]
     return pd.DataFrame([ratio], columns=EFFECT)
 
 
@@ -65,7 +65,9 @@ def trainings(run):
     by = ["arm", "updates", "seed"]
     seeds = record.effects(pd.concat(rows).query("split == 'heldout'"), by)
     seeds = record.once(seeds, by).query("arm == 'reward'").groupby("updates").ratio
-    return pd.DataFrame([{"updates": u, **record.over_trainings(1.1 - r)} for u, r in seeds]).dropna()
+    return pd.DataFrame(
+        [{"updates": u, **record.over_trainings(evaluate.MARGIN - r)} for u, r in seeds]
+    ).dropna()
 
 
 OWN = {f.__name__: f for f in (weakest, harder, novelty, diversity, below, trainings)}

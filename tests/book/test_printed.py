@@ -64,7 +64,10 @@ def side(low, high, words=("borne out", "refuted", "undecided")):
 
 @pytest.mark.parametrize(
     "stem",
-    ["04_reward", "06_evaluate", "07_best_of_n", "08_data", "09_sensitivity", "10_stress", "11_reach"],
+    [
+        *("04_reward", "05_align", "06_evaluate", "07_best_of_n", "08_data"),
+        *("09_sensitivity", "10_stress", "11_reach"),
+    ],
 )
 def test_an_effect_lies_in_its_interval(said, stem):
     found = [
@@ -372,15 +375,15 @@ def test_best_of_n(kept, said):
     )  # who ranks by the reward keeps the higher one
     assert np.allclose(curves.gain_share, curves.share - oracle.share[1])
     assert oracle.loc[1, ["share", "reward"]].equals(learnt.loc[1, ["share", "reward"]])  # one try is one try
-    last = said("07_best_of_n", "by the oracle {hits")[-1]
+    last = " ".join(said("07_best_of_n", "by the oracle {ceiling"))
     one, best, ceiling, _ = map(float, re.findall(r"(\d+\.\d)%", last))
     assert (one, best, ceiling) == tuple(
         round(100 * v, 1) for v in (learnt.share.iloc[0], learnt.share.iloc[-1], oracle.share.iloc[-1])
     )
-    told = next(
-        line for line in said("07_best_of_n") if "By how much the reward rises more than the truth" in line
-    )
-    low, high, word = re.search(rf"\[({NUMBER}), ({NUMBER})\], (.*), if its scale", told).groups()
+    told = " ".join(said("07_best_of_n", "By how much the reward rises more than the truth"))
+    low, high, word = re.search(
+        rf"truth: \S+ points \[({NUMBER}), ({NUMBER})\], (.*), if its scale", told
+    ).groups()
     words = (
         "a reward that fools itself",
         "below nothing, so the truth rises more",
