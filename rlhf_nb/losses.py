@@ -141,7 +141,7 @@ def advantages(reward, group, floor=1e-4, most=5.0):
     group (B,) int: the images of one prompt. Zero in a group whose rewards are all equal.
     """
     _, place = group.unique(return_inverse=True)
-    reward = reward.double()  # in which the mean of equal numbers is exactly that number
+    reward = reward.double()  # the mean of equal numbers is exactly that number
     count = torch.bincount(place).to(reward)
     mean = torch.zeros_like(count).index_add_(0, place, reward) / count
     centred = reward - mean[place]
@@ -206,4 +206,5 @@ def flat(reward, group):
 
 def clipped(advantage, ratio, clip):
     """PPO's loss (Schulman et al., 2017, eq. 7), (B,): max(-A ratio, -A ratio held within 1 +- clip)."""
-    return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip))
+    held = ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(-advantage * ratio, -advantage * held)

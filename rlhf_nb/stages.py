@@ -33,7 +33,7 @@ NOTEBOOKS = {  # a stage's, which bears its name
     name[3:]: name
     for name in (
         *("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align", "06_evaluate", "07_best_of_n"),
-        *("08_data", "10_stress", "11_reach", "09_sensitivity", "13_verdicts", "A1_pretrain"),
+        *("08_data", "10_stress", "11_reach", "09_sensitivity", "12_league", "13_verdicts", "A1_pretrain"),
     )
 }
 MAKES = {  # what a stage is not finished without
@@ -50,6 +50,7 @@ MAKES = {  # what a stage is not finished without
     "data": ("controls.csv", "data.csv", "rewards.csv", "feedback.csv", "nearer.csv"),
     "stress": ("study.csv", "half.csv", "novelty.csv"),
     "reach": ("votes.csv", "seeds.csv", "gains.csv"),
+    "league": ("gains.csv", "claims.csv"),
     "sensitivity": ("frontier.csv", "choices.csv"),
     "verdicts": ("verdicts.csv",),
     "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
@@ -269,7 +270,7 @@ STAGES = {
     "align": Align,
     "evaluate": Evaluate,
     "best_of_n": BestOfN,
-    **dict.fromkeys(("data", "reach", "sensitivity", "verdicts"), Stage),  # which read sweeps.yaml
+    **dict.fromkeys(("data", "reach", "sensitivity", "league", "verdicts", "methods"), Stage),  # no own dials
     "stress": Stress,
     "pretrain": Pretrain,
     "gpu": Gpu,

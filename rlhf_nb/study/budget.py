@@ -54,11 +54,14 @@ def bought(settings, price):
         return settings
     rounds, a_round = settings.rounds, price.update
     if price.picture:
-        a_round = settings.updates * price.update + rounds.prompts * rounds.images * price.picture
+        a_round *= settings.updates
+        a_round += rounds.prompts * rounds.images * price.picture
     count = int(settings.tflop / a_round)
     if not count:
-        raise config.ConfigError(f"a budget of {settings.tflop:g} TFLOP buys no update: raise `tflop`")
-    if not price.picture:
-        return settings.model_copy(update={"updates": count})
-    more = {"updates": count * settings.updates, "rounds": rounds.model_copy(update={"count": count})}
+        wrong = f"a budget of {settings.tflop:g} TFLOP buys no update"
+        raise config.ConfigError(f"{wrong}: raise `tflop`")
+    more = {"updates": count}
+    if price.picture:
+        more = {"updates": count * settings.updates}
+        more["rounds"] = rounds.model_copy(update={"count": count})
     return settings.model_copy(update=more)

@@ -1,12 +1,13 @@
 """The league: methods at equal compute, each tuned on validation prompts by one rule (notebooks/league.yaml).
 
 python -m rlhf_nb.study.league          every row, two at a time, resumably
-python -m rlhf_nb.study.league ROW      one row
+python -m rlhf_nb.study.league ROW      one row, or one study beside them
 """
 
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -28,6 +29,14 @@ class Row(BaseModel, extra="allow"):
     knobs: dict[str, Any] = {}
 
 
+class Beside(BaseModel, extra="allow"):
+    """A training beside the league's: a row's final settings but for those and the knobs that are named."""
+
+    row: str
+    seeds: Few
+    knobs: dict[str, Any] = {}
+
+
 class League(BaseModel, extra="forbid"):
     """The whole of league.yaml."""
 
@@ -38,6 +47,8 @@ class League(BaseModel, extra="forbid"):
     final: dict[str, Any]
     kinds: dict[Literal["offline", "online", "reverse"], dict[str, Any]]
     rows: dict[str, Row]
+    hypotheses: dict[str, tuple[str, str]] = {}
+    beside: dict[str, dict[str, Beside]] = {}
 
 
 def plan():
@@ -97,28 +108,48 @@ class Line:
         return todo or [settings for settings in self.final() if self.reached(settings) is None]
 
 
+def beside(scale, study, rows):
+    """{words: settings, one a seed} of a study beside the league, of the rows whose tuning is done."""
+    found = {}
+    for words, given in plan().beside.get(study, {}).items():
+        for final in Line(scale, given.row, rows).final()[:1]:
+            changed = final.model_dump() | given.model_extra | {"knobs": final.knobs | given.knobs}
+            seeds = [changed | {"seed": seed} for seed in range(given.seeds)]
+            found[words] = [config.settings("study", **settings) for settings in seeds]
+    return found
+
+
 def known(scale):
     """What points have found that rest on what this machine's do, described."""
     rows = record.described(record.known(scale))
     return rows[rows.asked == record.basis(scale)]
 
 
+def missing(scale, name, rows):
+    """Settings of the points of a row, or of a study beside the league, to make next."""
+    if name in plan().rows:
+        return Line(scale, name, rows).missing()
+    todo = [*chain(*beside(scale, name, rows).values())]
+    todo += [base(scale, pipeline=of) for of in {settings.pipeline for settings in todo}]
+    return [settings for settings in todo if points.key(settings) not in set(rows.key)]
+
+
 def make(scale, name):
-    """Make one row's points, as far as they are missing."""
-    while todo := Line(scale, name, known(scale)).missing():
+    """Make the points of a row, or of a study beside the league, as far as they are missing."""
+    while todo := missing(scale, name, known(scale)):
         for settings in todo:
             point.main(settings)
 
 
-def base(scale):
+def base(scale, **given):
     """Settings of the base model's point, which all rows are compared with."""
     league = plan()
-    given = league.common | league.final | {"scale": scale, "arm": "none", "mixing": ()}
+    given = league.common | league.final | {"scale": scale, "arm": "none", "mixing": ()} | given
     return config.settings("study", **given)
 
 
 def main(scale="toy"):
-    """Every row, two at a time."""
+    """Every row, two at a time, then the studies beside them."""
     if not (known(scale).key == points.key(base(scale))).any():
         point.main(base(scale))
 
@@ -127,7 +158,8 @@ def main(scale="toy"):
         return name, subprocess.run(command).returncode
 
     with ThreadPoolExecutor(2) as pool:
-        failed = [name for name, status in pool.map(run, plan().rows) if status]
+        parts = plan().rows, plan().beside.keys() - {"live"}
+        failed = [name for names in parts for name, status in pool.map(run, names) if status]
     if failed:
         sys.exit(f"error: these rows stopped: {', '.join(failed)}")
 

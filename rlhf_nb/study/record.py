@@ -84,7 +84,8 @@ def known(scale):
 def described(rows):
     """`rows` with their point's "key" and, as the last columns, its settings, those of the method among them.
 
-    A setting that is newer than a row has its default. Raises a UserError where a row is not whole.
+    A knob bears its name, after "knobs." where a setting has the same; a setting that is newer than a row has
+    its default. Raises a UserError where a row is not whole.
     """
     texts = files.typed(
         list[Json[dict]], rows.settings.tolist(), "settings of points", f"restore {RECORD.name}"
@@ -97,7 +98,8 @@ def described(rows):
                 f"restore {RECORD.name}, or delete that point below study/ in your runs"
             )
     dials = pd.json_normalize([settings.model_dump(mode="json") for settings in given])
-    dials = dials.rename(columns=lambda name: name.removeprefix("knobs."))
+    short = {name: name.removeprefix("knobs.") for name in dials}
+    dials = dials.rename(columns={name: own for name, own in short.items() if own not in dials})
     of_point = dials.drop(columns=["scale", "splits", "prompts", "guidances"])
     return rows.assign(key=[points.key(settings) for settings in given]).join(of_point)
 

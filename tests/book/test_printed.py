@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from rlhf_nb import config, diffusion, evaluate, files, losses, pictures, reward
+from rlhf_nb.study import league
 from rlhf_nb.toy import judge, world
 
 pytestmark = pytest.mark.slow
@@ -464,6 +465,17 @@ def test_one_line_a_claim(kept, said):
         assert sum(map(int, re.findall(r"\d+", lines))) == len(of)
         order.append(["borne out", "refuted", "undecided", "no result"].index(verdict))
     assert order == sorted(order)
+
+
+def test_the_league_says_what_its_tables_have(kept, said):
+    """No row is recorded at smoke scale: every table but that of the hypotheses is empty, and it says so."""
+    claims, printed = kept("league", "claims.csv"), "\n".join(said("12_league"))
+    assert len(claims) == len(league.plan().hypotheses) and (claims.holm == 1).all()
+    assert f"Of {len(claims)} published orderings 0 hold and 0 are reversed" in printed
+    assert not any(len(kept("league", f"{name}.csv")) for name in ("gains", "knobs", "curves"))
+    assert printed.count("No rows yet: `make sweeps sweep=league`") == 2
+    tuning = kept("league", "tuning.csv")
+    assert tuning.share.isna().all() and tuning.groupby("row").size().eq(3).all()
 
 
 def test_every_design_choice(kept):

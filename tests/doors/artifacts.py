@@ -148,6 +148,7 @@ WRITTEN = {  # tables for people, which no stage reads: by the reader of tables
     "feedback": ("table2", "agreement"),
     "sensitivity": ("choices", "frontier", "failure", "guidance", "breadth", "budget"),
     "verdicts": ("verdicts",),
+    "league": ("gains", "claims", "curves", "knobs", "tuning"),
     "best_of_n": ("best_of_n", "votes"),
     "data": ("controls", "data", "feedback", "nearer", "rewards"),
     "reward": ("pairwise", "log"),

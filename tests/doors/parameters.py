@@ -221,6 +221,8 @@ STARTS = {
     "data": lambda box, s: None,
     "reach": lambda box, s: None,
     "sensitivity": lambda box, s: None,
+    "league": lambda box, s: None,
+    "methods": lambda box, s: None,
     "verdicts": lambda box, s: None,
 }
 
