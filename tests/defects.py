@@ -164,9 +164,9 @@ DEFECTS = [
     (
         "passed and failed swapped",
         "A1_pretrain",
-        "",
-        "{'passed' if good else 'FAILED':7}",
-        "{'FAILED' if good else 'passed':7}",
+        "rlhf_nb/page/testbed.py",
+        '"passed" if low <= share[gate] <= high else "FAILED"',
+        '"FAILED" if low <= share[gate] <= high else "passed"',
     ),
 ]
 

@@ -36,7 +36,7 @@ CHOSEN = {  # words that a measured number chooses, each family a word of its ow
     "LIKED": r"(?<=disliked pictures liked ones )(?:became (?:less likely|likelier)|cannot be told apart)",
     "FOUND": r"gained (?:more|less) than|could not be told apart from",
     "CONTROL": r"a gain, which contradicts the method|no gain seen",
-    "GATE": r"^(?:passed|FAILED) *(?= at guidance)",
+    "GATE": r"(?<= \| )(?:passed|FAILED)$",
     "REACHED": r"n = \d+(?=[ ),])|no n up to \d+",
     "SPREAD": r"[-+]\d+ % \[[^]]*\]; real scenes [-+]\d+ %|too few to say",
     "EFFECT": r"(?<=the right ones of the four \(% of the base's\) \|  \| ).*",

@@ -159,8 +159,10 @@ def loss(images, labels, batch, seed):
         rows = seeds.rows_at(seed, step, batch, len(images)).numpy()
         x = diffusion.pixels(images[rows])
         u = torch.rand(4, batch, 1, 1, 1, generator=g)
-        x = torch.where(u[0] < 0.3, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), x)
-        x = x * (0.8 + 0.4 * u[1]) + 0.2 * (u[2] - 0.5) + 0.08 * u[3] * torch.randn(x.shape, generator=g)
+        blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        x = torch.where(u[0] < 0.3, blurred, x)
+        noise = torch.randn(x.shape, generator=g)
+        x = x * (0.8 + 0.4 * u[1]) + 0.2 * (u[2] - 0.5) + 0.08 * u[3] * noise
         x = x.to(next(model.parameters()).device)
         with autocast(x.device):
             logits = model(x)

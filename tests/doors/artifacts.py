@@ -13,7 +13,7 @@ from doors.doors import Door, notebook, objects, of_file, tables
 
 from rlhf_nb import align, config, files, hub, prompts, reward, runs
 from rlhf_nb.page import tables as kept
-from rlhf_nb.page import verdicts
+from rlhf_nb.page import testbed, verdicts
 from rlhf_nb.pictures import ImageFolder
 from rlhf_nb.study import findings, point, record
 
@@ -78,12 +78,6 @@ def claimed(box, name):
 def read_study(box):
     """As 08, 09 and 11 read what experiments have found."""
     findings.look(box.run, "controls", ["arm"])
-
-
-def read_log(path):
-    """As A1 reads the log of a training, which it then draws."""
-    table = notebook("A1_pretrain", "    loss = files", path=path)["loss"]
-    numeric(table, ["loss"])
 
 
 def read_verdicts(box):
@@ -153,7 +147,7 @@ WRITTEN = {  # tables for people, which no stage reads: by the reader of tables
     "data": ("controls", "data", "feedback", "nearer", "rewards"),
     "reward": ("pairwise", "log"),
     "stress": ("confused",),
-    "pretrain": ("gates", "judge", "eye", "bundle/curve"),
+    "pretrain": ("gates", "judge", "eye"),
 }
 LOGS = "pretrain/bundle/logs/"
 
@@ -173,9 +167,9 @@ def opened(box, name):
     path, (stage, _, rest) = box.scale / name, name.partition("/")
     if f"{stage}/{rest.removesuffix('.csv')}" in CLAIMED:
         return partial(claimed, box, f"{stage}/{rest.removesuffix('.csv')}")
-    if name.startswith(LOGS):
-        return partial(read_log, path)
-    if unread(name):
+    if name == "pretrain/bundle/curve.csv":
+        return partial(testbed.points, path)
+    if name.startswith(LOGS) or unread(name):
         return lambda: files.read_table(path)
 
 
