@@ -9,6 +9,7 @@ from IPython.display import Markdown
 from .. import figures
 from ..study import record
 from ..study.standings import CONTROL, PAPER
+from . import differences
 from .rewards import panels
 
 NONE = "No rows yet: `make sweeps sweep=league` makes them, an hour or so each."
@@ -21,10 +22,10 @@ def marks(stand):
     return {**dict.fromkeys(first, figures.ACCENT), PAPER: figures.TUNED, CONTROL: figures.BASE}
 
 
-def dots(table, group, finding, xlabel=figures.GAIN):
+def dots(table, group, finding, xlabel=differences.GAIN):
     """Show differences with intervals, from the top, under the heading `group`, words or a column."""
     if len(table):
-        figures.forest(table.assign(name=table.row, group=group), finding, xlabel)
+        differences.forest(table.assign(name=table.row, group=group), finding, xlabel)
     else:
         panels("No rows yet", width=4.6, height=0.6)[0].set_axis_off()
     plt.show()
