@@ -6,6 +6,7 @@ Rows are a DataFrame with a bool column for what was judged, and "group", the mo
 import re
 from base64 import b64encode
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
@@ -67,6 +68,14 @@ def paired(rows, by, what="all"):
         return intervals.paired(*(part[what][part.group == model] for model in ("base", "tuned")))
 
     return _grouped(rows, by, test)
+
+
+def lead(votes):
+    """Wins less losses in n comparisons, with a normal interval."""
+    win, lose = votes.win / 100, votes.lose / 100
+    gap = win - lose
+    width = 1.96 * np.sqrt((win + lose - gap**2) / votes.n)
+    return votes.assign(difference=gap, low=gap - width, high=gap + width)
 
 
 def stacked(tables, name):

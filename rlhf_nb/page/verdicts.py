@@ -13,7 +13,7 @@ from scipy.stats import t
 from .. import config, evaluate, files, intervals
 from ..study import points, record
 from . import differences
-from .tables import EFFECT, SPLITS, read
+from .tables import EFFECT, SPLITS, lead, read
 
 CLAIMS = points.SWEEPS.with_name("claims.yaml")
 WORDS = ("code", "claim", "paper", "over", "where")
@@ -71,14 +71,6 @@ def trainings(run):
 
 
 OWN = {f.__name__: f for f in (weakest, harder, novelty, diversity, below, trainings)}
-
-
-def lead(votes):
-    """Wins less losses in n comparisons, with a normal interval."""
-    win, lose = votes.win / 100, votes.lose / 100
-    gap = win - lose
-    width = 1.96 * np.sqrt((win + lose - gap**2) / votes.n)
-    return votes.assign(difference=gap, low=gap - width, high=gap + width)
 
 
 def table_of(run, name):
