@@ -49,7 +49,7 @@ def site(smoke):
 
 @pytest.fixture
 def still(smoke):
-    """The folder of the executed graph while nobody builds the site from it: for who changes it for a while."""
+    """The executed graph while nobody builds the site from it: for who changes it for a while."""
     with FileLock(smoke / "site.lock"):
         yield smoke
 
