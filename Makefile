@@ -5,7 +5,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakef
 # What was killed outright leaves its lock behind: it goes where no other run of the graph is at work.
 UNLOCK := @if command -v pgrep > /dev/null && ! pgrep -f "[S]nakefile --cores" > /dev/null; then rm -rf .snakemake/locks; fi
 
-.PHONY: book test lab sweeps reference bundle lock clean
+.PHONY: book pdf test lab sweeps reference bundle lock clean
 
 book: .venv/ready  ## run every notebook at toy scale and build the site
 	@$(BIN)/python book/vendor.py
@@ -13,11 +13,14 @@ book: .venv/ready  ## run every notebook at toy scale and build the site
 	$(SNAKEMAKE) --config scale=toy
 	$(BIN)/python book/build.py
 
+pdf: .venv/ready  ## the built site as one PDF, by the Chromium that the browser tests use
+	@$(BIN)/python book/paper.py
+
 test: .venv/ready  ## lint, unit tests, notebooks against their references, strict build, browser
 	@$(BIN)/python book/vendor.py
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" --numprocesses 3 --dist loadgroup
 
 lab: .venv/ready  ## step through the notebooks
 	$(BIN)/jupyter lab notebooks
@@ -25,7 +28,7 @@ lab: .venv/ready  ## step through the notebooks
 sweeps: .venv/ready        ## run those points of the recorded sweeps that runs/ lacks (hours, resumable; `make sweeps sweep=controls` for some)
 	$(UNLOCK)
 	$(SNAKEMAKE) --config scale=toy -- book/notebooks/04_reward.ipynb
-	$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps; status=$$?; $(BIN)/python -m rlhf_nb.study.record && exit $$status
+	$(if $(filter league,$(sweep)),OMP_NUM_THREADS=1 $(BIN)/python -m rlhf_nb.study.league,$(SNAKEMAKE) --keep-going --config scale=toy $(if $(sweep),sweep=$(sweep)) -- sweeps); status=$$?; $(BIN)/python -m rlhf_nb.study.record && exit $$status
 
 reference: .venv/ready     ## make the references that the notebooks are compared with anew
 	$(BIN)/python tests/refresh.py

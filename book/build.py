@@ -5,35 +5,26 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
+import arrange
+import frontpage
 import yaml
 
-from rlhf_nb import config, files, runs
-from rlhf_nb.page import front
+from rlhf_nb import __version__, config, files, runs
 
 ROOT = Path(__file__).resolve().parent.parent
-DRAW = '<p><a href="lab/index.html"><strong>Draw one now</strong></a>: the models run in your browser.</p>'
+DRAW = '<p><a href="lab/index.html"><strong>Draw one now</strong></a>: both models run in your browser.</p>'
 
 
 def markdown(heads, rows):
     """A Markdown table of cells (text) under their heads."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def how_far(path):
-    """The front page's table: how far the gain carries."""
-    rows = []
-    table = files.read_table(path, front.COLUMNS)[[*front.COLUMNS]]
-    for measured, gain, low, high, prompts, ratio in table.itertuples(index=False):
-        ratio = "" if pd.isna(ratio) else f"{ratio:.2f}"
-        rows.append([measured, f"{gain:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{prompts:.0f}", ratio])
-    return markdown(["measured on", "gain, points", "95 % interval", "prompts", "Fréchet ratio"], rows)
 
 
 def record(path):
@@ -59,28 +50,40 @@ def provenance(folder):
         models |= {name: digest for name, digest in m["inputs"].items() if "/" in name}
         seed, inputs = str(m["settings"].get("seed", "-")), ", ".join(m["inputs"]) or "-"
         when = m["finished"][:16].replace("T", " ")
-        rows.append([m["stage"], seed, inputs, f"`{m['digest'][:12]}`", f"{m['seconds']:.0f}", when])
-    table = markdown(["stage", "seed", "made from", "digest", "seconds", "finished"], rows)
+        cost = "-" if m["tflop"] is None else f"{m['tflop']:.2f}"
+        rows.append([m["stage"], seed, inputs, f"`{m['digest'][:12]}`", cost, f"{m['seconds']:.0f}", when])
+    table = markdown(["stage", "seed", "made from", "digest", "TFLOP", "seconds", "finished"], rows)
     told = ", ".join(f"{name} `{digest[:12]}`" for name, digest in models.items())
     devices = "; ".join(sorted({m["device"] for m in made}))
     versions = ", ".join(f"{name} {version}" for name, version in made[-1]["versions"].items())
-    return f"{table}\nModels: {told}. Devices: {devices}. Versions: {versions}.\n"
-
-
-def sentences(folder):
-    """What the front page says of a run, {name: words}."""
-    return files.read_json(folder / "sensitivity" / "front.json", **front.SAID)
+    stages = [m["tflop"] for m in made if "/" not in m["stage"]]  # the points are made within them
+    total = sum(filter(None, stages))
+    unknown = f", without {stages.count(None)} that went on after an interruption" * (None in stages)
+    counted = f"All stages together: {total:.1f} TFLOP{unknown}."
+    return f"{table}\n{counted} Models: {told}. Devices: {devices}. Versions: {versions}.\n"
 
 
 def settings(folder, vendored, drawing):
-    """What Jupyter Book is told: _config.yml, with what the front page's sentences say of this run."""
+    """What Jupyter Book is told: _config.yml, with what the front page's sentences say of this run.
+
+    Where it names a repository (or the host that publishes the book does) pages link to it and can be opened
+    on Binder and Colab.
+    """
     found = yaml.safe_load((ROOT / "_config.yml").read_text())
-    found["parse"]["myst_substitutions"] = sentences(folder) | {"draw": DRAW if drawing else ""}
-    if where := os.environ.get("GITHUB_REPOSITORY"):  # on the host that publishes the book
-        found["repository"] = {"url": f"https://github.com/{where}", "branch": "main"}
+    known = found.setdefault("repository", {})
+    known.setdefault("branch", "main")
+    if where := os.environ.get("GITHUB_REPOSITORY"):
+        known.setdefault("url", f"https://github.com/{where}")
+    link = f" · [The repository]({known['url']})" if "url" in known else ""
+    if link:
         found["html"]["use_repository_button"] = True
-        binder = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
-        found["launch_buttons"] = binder
+        hosts = {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com"}
+        found["launch_buttons"] = {"notebook_interface": "jupyterlab", **hosts}
+    else:
+        found.pop("repository")
+    found["html"]["extra_footer"] += f" Version {__version__}."
+    told = {"draw": DRAW if drawing else "", "repository": link}
+    found["parse"]["myst_substitutions"] = told | {"power": frontpage.power(folder)}
     if not vendored:
         for key in ("html_extra_path", "html_js_files", "nb_ipywidgets_js", "mathjax_path"):
             found["sphinx"]["config"].pop(key)
@@ -93,6 +96,18 @@ def laboratory(made, runtime, folder):
 
     shutil.copytree(ROOT / "book" / "lab", folder, dirs_exist_ok=True)
     export.write(folder, runtime, **export.parts(made))
+
+
+def staged(book, folder):
+    """`folder`, made anew: the pages of `book` with its executed copies arranged; returns these copies."""
+    shutil.rmtree(folder, ignore_errors=True)
+    left = shutil.ignore_patterns("lab", "onnxruntime", "*.py", "*.log", "*.old", "__pycache__")
+    shutil.copytree(book, folder, ignore=left)
+    copies = sorted((book / "notebooks").glob("*.ipynb"))
+    for path in copies:
+        found = arrange.arranged(json.loads(path.read_text()))
+        (folder / "notebooks" / path.name).write_text(json.dumps(found))
+    return copies
 
 
 def arguments():
@@ -116,26 +131,26 @@ def main():
             "error: the book's browser scripts are missing: run `python book/vendor.py` once with a network, "
             "or let pages load them by --cdn"
         )
-    generated.mkdir(exist_ok=True)
-    (generated / "record.md").write_text(record(args.book / "pith-record.json"))
-    (generated / "provenance.md").write_text(provenance(args.runs))
-    (generated / "how_far.md").write_text(how_far(args.runs / "sensitivity" / "front.csv"))
-    shutil.copy(args.runs / "evaluate" / "result.png", generated)
-    told = generated / "_config.yml"
+    pages, site = (args.out / "_build" / name for name in ("pages", "html"))
+    copies = staged(args.book, pages)
+    made = pages / "generated"
+    made.mkdir(exist_ok=True)
+    (made / "record.md").write_text(record(args.book / "pith-record.json"))
+    (made / "provenance.md").write_text(provenance(args.runs))
+    frontpage.write(args.runs, pages)
+    told = made / "_config.yml"
     told.write_text(yaml.safe_dump(settings(args.runs, vendored, runtime.exists())))
     tool = Path(sys.executable).with_name("jupyter-book")
-    command = [tool, "build", args.book, "--config", told, "--path-output", args.out]
+    command = [tool, "build", pages, "--config", told, "--path-output", args.out]
     done = subprocess.run([*command, "-W", "--keep-going", "-q"], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stdout[-4000:] + done.stderr[-4000:])
+    for path in copies:  # to download: as it ran
+        shutil.copy(path, site / "_sources" / "notebooks")
     if runtime.exists():
-        laboratory(args.runs, runtime, args.out / "_build" / "html" / "lab")
-    print(f"book: {args.out / '_build' / 'html' / 'index.html'}")
-    said = sentences(args.runs)
-    print(
-        "all attributes right on {n} held-out prompts: base {base} %, tuned {tuned} %, difference {gain} "
-        "points [{gain_low}, {gain_high}], p = {p}; Frechet distance x {frechet_ratio}".format(**said)
-    )
+        laboratory(args.runs, runtime, site / "lab")
+    print(f"book: {site / 'index.html'}")
+    print(re.sub("<[^>]+>", "", frontpage.result(args.runs)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from rlhf_nb.stages import NOTEBOOKS
 
 # Seconds that a kernel may take to answer, on a cold disk or a crowded machine.
 START = 600
-STAGES = {"00_tour": "tour", "A2_gpu": "gpu", **{v: k for k, v in NOTEBOOKS.items()}}
+STAGES = {"00_tour": "tour", "A2_gpu": "gpu", "A3_methods": "methods"}
+STAGES |= {v: k for k, v in NOTEBOOKS.items()}
 STARTS = 3  # how often a start is tried
 
 

@@ -6,7 +6,7 @@ accelerate launch -m rlhf_nb.align settings.yaml     the training that notebook 
 import numpy as np
 import torch
 
-from . import config, data, diffusion, files, generate, pictures, prompts, readers, reward, runs
+from . import config, data, diffusion, files, generate, losses, pictures, prompts, readers, reward, runs
 from .batches import SHARD, Material, Samples, encode
 from .nets import check_targets, trainable
 from .objective import Objective
@@ -128,8 +128,9 @@ def fit(run, pipe, unet, material, score=None, watch=None, engine=None):
 class Watch:
     """Draws the same validation prompts from the same noise at intervals.
 
-    `pictures` (P, H, W, 3) each, and `curve`, rows of step, reward and, with a reader, true. What was drawn
-    is kept in the run's work folder, so that a resumed run has the looks of every step.
+    `pictures` (P, H, W, 3) each, and `curve`, rows of step, reward and, with a reader, true, the share of
+    `right` (P,). What was drawn is kept in the run's work folder, so that a resumed run has the looks of
+    every step.
     """
 
     def __init__(self, run, pipe, score, clip, count=96):
@@ -140,7 +141,7 @@ class Watch:
         self.reader = readers.load(run.settings.judge, clip) if run.settings.judge else None
         drawing = runs.settings_of(run.settings.scale, "generate")
         self.options = {name: drawing[name] for name in ("guidance", "steps")}
-        self.pictures, self.curve = [], []
+        self.pictures, self.right, self.curve = [], [], []
 
     def __call__(self, unet, step):
         kept = self.run.path(f"work/look-{step}.safetensors")
@@ -152,9 +153,27 @@ class Watch:
         drawn = files.read_tensors(kept)["drawn"].numpy()
         self.pictures.append(drawn)
         row = {"step": step, "reward": float(self.score(drawn, self.prompts).mean())}
+        self.right.append(self.reader.examine(drawn, self.wants)["all"] if self.reader else ())
         if self.reader:
-            row["true"] = float(self.reader.examine(drawn, self.wants)["all"].mean())
+            row["true"] = float(self.right[-1].mean())
         self.curve.append(row)
+
+
+@torch.inference_mode()
+def surprise(pipe, unet, encoded, draws=8):
+    """Mean denoising error (B,) of all samples of batches.Encoded under a U-Net, at evenly spread timesteps.
+
+    All models get the same noise.
+    """
+    forward, predict = diffusion.forward_process(pipe.scheduler), diffusion.predictor(unet)
+    g, found = torch.Generator().manual_seed(0), []
+    rows = torch.arange(len(encoded) * draws)
+    times = (rows % draws + 0.5) / draws * forward.config.num_train_timesteps
+    for part, time in zip(rows.split(32), times.long().split(32), strict=True):
+        mean, _, text = encoded.take(part // draws)
+        batch = (v.to(unet.device) for v in (mean, text, time, torch.randn(mean.shape, generator=g)))
+        found.append(losses.denoising(predict, forward, *batch).cpu())
+    return torch.cat(found).view(-1, draws).mean(1)
 
 
 def main(settings):

@@ -18,6 +18,7 @@ Positive = Annotated[float, Field(gt=0, le=1e6)]
 Guidance = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Guidances = Annotated[tuple[Guidance, ...], Strict(False), Field(min_length=1)]  # YAML has lists only
+Sizes = Annotated[tuple[Size, ...], Strict(False)]
 Naturals = Annotated[tuple[Natural, ...], Strict(False)]
 Width = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]  # of a level: its channels are normed by eight
 Widths = Annotated[tuple[Width, ...], Strict(False), Field(min_length=1)]
@@ -26,7 +27,9 @@ Place = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]  # a 
 Places = Annotated[tuple[Place, ...], Strict(False), Field(min_length=1)]
 Split = Literal["validation", "seen", "heldout", "unseen", "ood"]
 Extra = Literal["checkpointing", "compile", "tensorboard"]
-Arm = Literal["none", "reward", "labels", "oracle", "shuffled", "constant", "random", "similarity"]
+Arm = Literal[
+    *("none", "reward", "given", "labels", "oracle", "shuffled", "constant", "random", "similarity")
+]
 
 
 def fit(numbers, of):

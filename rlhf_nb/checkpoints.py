@@ -81,7 +81,9 @@ def restore(training, folder):
 
     Raises CheckpointError where its weights have other shapes.
     """
-    for path in sorted(Path(folder).glob("checkpoint-*.safetensors"), reverse=True):
+    with files.reading(folder):
+        paths = sorted(Path(folder).glob("checkpoint-*.safetensors"), reverse=True)
+    for path in paths:
         found = files.cached_tensors(path)
         if not found:
             continue  # damaged: the one before it serves

@@ -3,13 +3,14 @@
 import contextlib
 import copy
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from . import files, hub, seeds
+from . import files, flops, hub, seeds
 from .hub import ModelError
 from .schedulers import check_steps, forward_process, sampler, schedule  # noqa: F401
 
@@ -103,7 +104,9 @@ def encode_prompts(pipe, prompts, batch=512):
     table = []
     for i in range(0, len(unique), batch):
         ids = pipe.tokenizer(list(unique[i : i + batch]), **options, return_tensors="pt").input_ids
-        table.append(pipe.text_encoder(ids.to(pipe.text_encoder.device))[0].cpu())
+        ids = ids.to(pipe.text_encoder.device)
+        states = flops.spend(lambda ids=ids: pipe.text_encoder(ids)[0], pipe.text_encoder, ids.shape)
+        table.append(states.cpu())
     return torch.cat(table), torch.from_numpy(rows)
 
 
@@ -115,7 +118,8 @@ def encode_images(vae, images):
     means, deviations = [], []
     batch = 32 if images.shape[1] <= SMALL else 4
     for i in range(0, len(images), batch):
-        posterior = vae.encode(pixels(images[i : i + batch]).to(vae.device)).latent_dist
+        x = pixels(images[i : i + batch]).to(vae.device)
+        posterior = flops.spend(lambda x=x: vae.encode(x).latent_dist, vae, "encode", x.shape)
         means.append(posterior.mean.cpu())
         deviations.append(posterior.std.cpu())
     scale = vae.config.scaling_factor
@@ -127,7 +131,8 @@ def decode(vae, latents):
     """uint8 images (N, H, W, 3) of scaled latents (N, C, h, w)."""
     out = []
     for part in latents.split(32 if latents.shape[-1] * 8 <= SMALL else 4):
-        x = vae.decode(part.to(vae.device) / vae.config.scaling_factor).sample
+        z = part.to(vae.device) / vae.config.scaling_factor
+        x = flops.spend(lambda z=z: vae.decode(z).sample, vae, "decode", z.shape)
         levels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().byte()
         out.append(levels.permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(out)
@@ -168,7 +173,8 @@ def sample_latents(pipe, prompts, *, guidance, steps, seed, unet=None, indices=N
     latents = []
     for i in range(0, len(prompts), batch):
         noise = torch.stack([noise_of(pipe, seed, k) for k in indices[i : i + batch]])
-        drawn = drawer(
+        drawing = partial(
+            drawer,
             prompt_embeds=table[rows[i : i + len(noise)]].to(device),
             negative_prompt_embeds=empty.expand(len(noise), -1, -1).to(device),
             guidance_scale=guidance,
@@ -177,6 +183,7 @@ def sample_latents(pipe, prompts, *, guidance, steps, seed, unet=None, indices=N
             output_type="latent",
             callback_on_step_end=watch,
         )
+        drawn = flops.spend(drawing, drawer.unet, noise.shape, steps, guidance > 1)
         latents.append(drawn.images.cpu())
     return torch.cat(latents)
 
@@ -188,7 +195,8 @@ def sample(pipe, prompts, **options):
 
 def trajectory(pipe, prompts, **options):
     """What the sampler holds before and after every step, decoded: a list of uint8 (N, H, W, 3)."""
-    seen = [torch.stack([noise_of(pipe, options["seed"], i) for i in range(len(prompts))])]
+    rows = options.get("indices") or range(len(prompts))
+    seen = [torch.stack([noise_of(pipe, options["seed"], i) for i in rows])]
 
     def watch(_, step, timestep, held):
         seen.append(held["latents"].clone())

@@ -12,6 +12,12 @@ from PIL import Image
 BASE = "#7f8fa6"
 TUNED = "#d1495b"
 ACCENT = "#2e86ab"
+GOOD, BAD = "#2a9d4a", "#c0392b"  # pictures, by people or the judge
+ELSEWHERE = "#b7791f"  # what others measured, beside our own
+RIGHT, REST = "#8fc79c", "#e3e3e3"  # of what is shared out: what all find right, and what decides nothing
+INK = "#737a86"  # of words and axes: as readable on a light page as on a dark one, through a clear ground
+PARTS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+plt.rcParams.update(dict.fromkeys(PARTS, INK) | dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"))
 plt.rcParams.update(
     {
         "figure.dpi": 110,
@@ -31,24 +37,32 @@ def sheet(images, titles=(), **look):
     plt.show()
 
 
-def grid(images, titles=(), columns=8, marks=(), size=1.1):
-    """A figure of uint8 images (N, H, W, 3), enlarged without blur, each `size` inches wide.
+def titled(figure, *findings):
+    """Head a figure with what it found, a line or two for each finding."""
+    lines = [textwrap.fill(words, 62) for words in findings]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5)
+
+
+def grid(images, titles=(), columns=8, marks=(), size=1.1, finding=""):
+    """A figure of uint8 images (N, H, W, 3), enlarged without blur, each `size` inches wide, under a finding.
 
     `marks` (N,) of True and False frame right and wrong ones; an image that is None leaves its cell empty.
     """
     rows = -(-len(images) // columns)
     lines = -(-max(map(len, titles), default=0) // 17)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * size, rows * (size + 0.15 * lines)), squeeze=False
+        rows, columns, figsize=(columns * size, rows * size * (1 + 0.15 / 1.1 * lines)), squeeze=False
     )
+    if finding:
+        titled(figure, finding)
     for axis, image, title, mark in zip_longest(axes.flat, images, titles, marks):
         if image is None:
             axis.axis("off")
             continue
         axis.imshow(image, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
-        axis.set_title(textwrap.fill(title or "", 17), fontsize=6.5)
-        frame = "#2a9d4a" if mark else "#c0392b"
+        axis.set_title(textwrap.fill(title or "", 17), fontsize=7.1 * size)
+        frame = GOOD if mark else BAD
         axis.spines[:].set(visible=mark is not None, color=frame, linewidth=2.5)
     return figure
 
@@ -58,15 +72,13 @@ def whiskers(rows, value="share"):
     return 100 * np.abs([rows[value] - rows.low, rows.high - rows[value]])
 
 
-def legend(axis, **where):
-    """The legend of what was drawn, or "no rows yet"."""
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, **where)
-    else:
-        axis.text(0.5, 0.5, "no rows yet", transform=axis.transAxes, ha="center", color="grey")
+def keys(axis, inks):
+    """Write what the lines of an axis are above it, {words: colour}."""
+    for k, (words, ink) in enumerate(inks.items()):
+        axis.text(k / max(3, len(inks)), 1.02, words, color=ink, transform=axis.transAxes)
 
 
-def bars(table, label, groups, ylabel):
+def bars(table, label, groups, ylabel, finding=""):
     """Show grouped bars with intervals.
 
     table: DataFrame with columns `label`, group, share, low, high; groups: {group: colour}.
@@ -85,39 +97,58 @@ def bars(table, label, groups, ylabel):
         ylim=(0, 105),
     )
     axis.grid(axis="x", visible=False)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(groups))
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(groups))
+    titled(axis.figure, finding)
     plt.show()
 
 
-def curve(axis, x, rows, colour, label):
-    """A line of shares in percent with its interval as a band; rows: DataFrame with share, low, high."""
-    axis.plot(x, rows.share * 100, "o-", color=colour, label=label, markersize=4)
-    axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
+def stacks(rows, colours, finding):
+    """Show how whole things are shared out: {row: {part: percent}} as bars, large parts with their names.
 
-
-def effects(table, names):
-    """Show differences from the base model, a line each of `names`.
-
-    table: DataFrame with name, difference, low, high and source.
+    colours: {part: colour}, from left to right.
     """
-    _, axis = plt.subplots(figsize=(6.4, 0.42 * len(names) + 0.9))
-    for source, colour, shift in (("recorded", ACCENT, -0.14), ("this run", TUNED, 0.14)):
-        of = table[(table.source == source) & table.name.isin(names)]
-        if len(of):
-            axis.errorbar(
-                100 * of.difference,
-                of.name.map(names.index) + shift,
-                xerr=whiskers(of, "difference"),
-                fmt="o",
-                color=colour,
-                capsize=2,
-                label=source,
-            )
-    axis.axvline(0, color="grey", linewidth=1, linestyle=":")
-    axis.set(xlabel="all attributes right, points above the base model", ylim=(len(names) - 0.5, -0.5))
-    axis.set_yticks(range(len(names)), names)
-    legend(axis, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    _, axis = plt.subplots(figsize=(5.2, 0.6 * len(rows) + 0.8))
+    left = np.zeros(len(rows))
+    for part, colour in colours.items():
+        width = np.array([of[part] for of in rows.values()])
+        bar = axis.barh(list(rows), width, left=left, color=colour)
+        name = textwrap.fill(part, 8)
+        words = [f"{name}\n{percent:.0f} %" if percent >= 7 else "" for percent in width]
+        axis.bar_label(bar, words, label_type="center", fontsize=8, color="black")
+        left += width
+    axis.invert_yaxis()
+    axis.set_axis_off() if len(rows) == 1 else axis.spines[:].set_visible(False)
+    axis.set(xlim=(0, 100), xticks=[])
+    titled(axis.figure, finding)
     plt.show()
+
+
+def dots(series, finding, xlabel, most=100):
+    """Show values up to `most` in lines under what they tell.
+
+    series: {name: (colour, DataFrame of share, low, high, or Series without intervals)}, all of one index,
+    the lines; a name stands beside its first value.
+    """
+    [lines, *_] = [rows.index for _, rows in series.values()]
+    figure, axis = plt.subplots(figsize=(5.2, 0.36 * len(lines) + 1.3))
+    for k, (name, (colour, rows)) in enumerate(series.items()):
+        y, ends = np.arange(len(lines)) + 0.25 * k, None
+        if rows.ndim > 1:
+            rows, ends = rows.share, whiskers(rows) * most / 100
+        axis.errorbar(most * rows, y, xerr=ends, fmt="o", color=colour, capsize=2)
+        where = {"x": np.nan_to_num(most * rows.iloc[0]), "y": y[0], "va": "top" if k else "bottom"}
+        axis.text(s=f" {name}", color=colour, **where)
+    axis.vlines([0, most], -0.6, len(lines) - 0.4, "grey", "dotted")
+    axis.set(xlabel=xlabel, ylim=(len(lines) - 0.4, -0.6))
+    axis.set_yticks(range(len(lines)), lines)
+    titled(figure, finding)
+    plt.show()
+
+
+def curve(axis, x, rows, colour):
+    """A line of shares in percent with its interval as a band; rows: DataFrame with share, low, high."""
+    axis.plot(x, rows.share * 100, "o-", color=colour, markersize=4)
+    axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
 
 
 def png(image, pixels=256):
@@ -127,10 +158,18 @@ def png(image, pixels=256):
     return stream.getvalue()
 
 
+def still(figure, dpi=120):
+    """PNG bytes of a figure, which is closed."""
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=dpi)
+    plt.close(figure)
+    return stream.getvalue()
+
+
 def strip(images):
     """PNG bytes of several uint8 images (N, H, W, 3) side by side, each enlarged to at least 128 pixels."""
-    gap = np.full_like(images[0, :, :2], 255)
-    parts = [part for image in images for part in (image, gap)]
+    clear = np.insert(images, 3, 255, axis=3)
+    parts = [part for image in clear for part in (image, np.zeros_like(image[:, :2]))]
     return png(np.hstack(parts[:-1]), 128 * len(images))
 
 
@@ -152,31 +191,3 @@ def live(frames, labels, name, play=False):
         w.jslink((player, "value"), (slider, "value"))
         controls.insert(0, player)
     return w.VBox([w.HBox(controls), pictures])
-
-
-def thresholds(images, prompts, value, label):
-    """Frames and words for `live`: images (N, H, W, 3) that each threshold on their value (N,) parts.
-
-    The worst accepted ones stand above the best refused ones, with precision and recall by the labels (N,).
-    """
-    order, good = np.argsort(value), label > 0.5
-    frames, words = [], []
-    for threshold in np.linspace(0.1, 0.9, 9):
-        yes = value >= threshold
-        refused = (~yes).sum()
-        cells = []
-        for nearest in (order[refused:], order[:refused][::-1]):
-            row = [(images[i], f"{value[i]:.2f} {prompts[i]}", good[i]) for i in nearest[:6]]
-            cells += row + [(None, "", None)] * (6 - len(row))
-        pictures, titles, marks = zip(*cells, strict=True)
-        figure = grid(pictures, titles, 6, marks, 1.25)
-        stream = io.BytesIO()
-        figure.savefig(stream, dpi=80)
-        plt.close(figure)
-        frames.append(stream.getvalue())
-        right = (yes & good).sum()
-        words.append(
-            f"{threshold:.1f}: accepts {yes.mean():.0%} of the images; "
-            f"precision {right / max(yes.sum(), 1):.0%}, recall {right / max(good.sum(), 1):.0%}"
-        )
-    return frames, words

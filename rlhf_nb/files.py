@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import pandas as pd
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -23,20 +24,21 @@ class ArtifactError(config.UserError, RuntimeError):
 
 
 def digest(path):
-    """SHA-256 of a file, or of a folder's files and their names."""
+    """SHA-256 of a file, or of a folder's files and their names. Raises ArtifactError as `reading` does."""
     path, sha = Path(path), hashlib.sha256()
-    inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in inside:
-        if path.is_dir():
-            sha.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with open(file, "rb") as stream:
-            sha.update(hashlib.file_digest(stream, "sha256").digest())
+    with reading(path):
+        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in inside:
+            if path.is_dir():
+                sha.update(file.relative_to(path).as_posix().encode() + b"\0")
+            with open(file, "rb") as stream:
+                sha.update(hashlib.file_digest(stream, "sha256").digest())
     return sha.hexdigest()
 
 
 def intact(path, known):
     """Whether a file is there, can be read and has the digest `known`."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ArtifactError):
         return path.is_file() and digest(path) == known
     return False
 
@@ -49,6 +51,16 @@ def weights_digest(*models):
             sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             sha.update(value.detach().float().cpu().contiguous().numpy())
     return sha.hexdigest()
+
+
+@contextlib.contextmanager
+def reading(path):
+    """Raise ArtifactError where what is at `path` cannot be listed or opened."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or config.cause(error)
+        raise ArtifactError(f"{path} cannot be read ({reason}): unlock it or make it again") from None
 
 
 @contextlib.contextmanager
@@ -176,7 +188,7 @@ def typed(kind, value, what, remedy):
 def read_json(path, *keys, remedy="make it again", **kinds):
     """The object in a JSON file, which must have `keys`, and those of `kinds`, name=type.
 
-    Raises ArtifactError with the remedy where it has not.
+    One that may be None may be missing. Raises ArtifactError with the remedy where another is.
     """
     try:
         found = json.loads(config.contents(path))
@@ -187,6 +199,7 @@ def read_json(path, *keys, remedy="make it again", **kinds):
     if not isinstance(found, dict):
         raise ArtifactError(f"{path} holds no JSON object: {remedy}")
     kinds = dict.fromkeys(keys, Any) | kinds
+    found = {key: None for key, kind in kinds.items() if NoneType in get_args(kind)} | found
     if lacking := kinds.keys() - found.keys():
         raise ArtifactError(f"{path} has no {', '.join(sorted(lacking))}: {remedy}")
     return found | {key: typed(kind, found[key], f"{path}, {key!r}", remedy) for key, kind in kinds.items()}

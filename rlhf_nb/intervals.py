@@ -69,7 +69,7 @@ def paired(base, tuned):
         "difference": difference,
         "low": low,
         "high": high,
-        "p": mcnemar([[0, lost], [won, 0]]).pvalue,  # the prompts on which both agree do not count
+        "p": mcnemar([[0, lost], [won, 0]]).pvalue,  # where both agree nothing is told
         "won": won,
         "lost": lost,
         "n": len(change),
@@ -102,6 +102,13 @@ def over_seeds(difference):
     }
 
 
+def apart(a, b, value="share"):
+    """The difference of two rows' values whose intervals, "low" to "high", are independent."""
+    gap = a[value] - b[value]
+    width = np.hypot(a["high"] - a["low"], b["high"] - b["low"]) / 2
+    return {"difference": gap, "low": gap - width, "high": gap + width}
+
+
 def holm(p):
     """p-values (M,) after Holm's correction for M tests, in their order."""
     from statsmodels.stats.multitest import multipletests
@@ -109,14 +116,12 @@ def holm(p):
     return multipletests(p, method="holm")[1]
 
 
-def verdict(low, high):
+def verdict(low, high, words=("borne out", "refuted", "undecided")):
     """What an interval says of a claimed gain.
 
-    "borne out" where all of it lies above zero, "refuted" where it lies below, else "undecided".
+    The first word where all of it lies above zero, the second where it lies below, else the third.
     """
-    if low > 0:
-        return "borne out"
-    return "refuted" if high < 0 else "undecided"
+    return words[0 if low > 0 else 1 if high < 0 else 2]
 
 
 def in_points(difference, low, high):

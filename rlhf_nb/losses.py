@@ -36,19 +36,20 @@ def diffused(scheduler, latents, noise, timesteps):
     raise ValueError(f"prediction type {kind!r} is none of {', '.join(PREDICTIONS)}")
 
 
-def denoising(predict, scheduler, latents, encoder_hidden_states, timesteps, noise, min_snr=0.0):
+def denoising(predict, scheduler, latents, text, timesteps, noise, min_snr=0.0):
     """- log p_theta(x | z) up to a constant and a positive factor: the noise-prediction error (section 4.3).
 
-    latents, noise (B, C, H, W); encoder_hidden_states (B, L, D); timesteps (B,) int. The mean over C, H, W is
+    latents, noise (B, C, H, W); text (B, L, D); timesteps (B,) int. The mean over C, H, W is
     taken, so that the value does not depend on the latent's size. `min_snr` > 0 is the gamma of Min-SNR
     weighting (Hang et al., 2023).
     """
     noisy, target, time, snr = diffused(scheduler, latents, noise, timesteps)
-    noise_pred = predict(noisy, time, encoder_hidden_states)
+    noise_pred = predict(noisy, time, text)
     error = (noise_pred.float() - target.float()).square().mean((1, 2, 3))
     if not min_snr:
         return error
-    return error * snr.clamp(max=min_snr) / of_clean(scheduler.config.prediction_type, snr)
+    kind = scheduler.config.prediction_type
+    return error * snr.clamp(max=min_snr) / of_clean(kind, snr)
 
 
 def of_clean(kind, snr):
@@ -140,7 +141,7 @@ def advantages(reward, group, floor=1e-4, most=5.0):
     group (B,) int: the images of one prompt. Zero in a group whose rewards are all equal.
     """
     _, place = group.unique(return_inverse=True)
-    reward = reward.double()  # in which the mean of equal numbers is exactly that number
+    reward = reward.double()  # the mean of equal numbers is exactly that number
     count = torch.bincount(place).to(reward)
     mean = torch.zeros_like(count).index_add_(0, place, reward) / count
     centred = reward - mean[place]
@@ -205,4 +206,5 @@ def flat(reward, group):
 
 def clipped(advantage, ratio, clip):
     """PPO's loss (Schulman et al., 2017, eq. 7), (B,): max(-A ratio, -A ratio held within 1 +- clip)."""
-    return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip))
+    held = ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(-advantage * ratio, -advantage * held)

@@ -11,7 +11,7 @@ import re
 import torch
 from peft import LoraConfig
 
-from . import config, diffusion
+from . import config, diffusion, files
 
 
 def check_targets(unet, settings):
@@ -35,14 +35,14 @@ def trainable(pipe, settings):
     if settings.lora:
         check_targets(unet, settings)
         torch.manual_seed(settings.seed)  # the adapters' first weights
-        unet.add_adapter(
-            LoraConfig(
-                r=settings.lora,
-                lora_alpha=settings.lora,
-                init_lora_weights="gaussian",
-                target_modules=list(settings.lora_targets),
-            )
+        adapters = LoraConfig(
+            r=settings.lora,
+            lora_alpha=settings.lora,
+            init_lora_weights="gaussian",
+            target_modules=list(settings.lora_targets),
         )
+        with files.reading("peft"):  # which looks up its own version
+            unet.add_adapter(adapters)
     if "checkpointing" in settings.extras:
         unet.enable_gradient_checkpointing()
     if "compile" in settings.extras:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import files, hub, losses, prompts, scorers, seeds, train
+from . import files, flops, hub, losses, prompts, scorers, seeds, train
 from .bounds import Share
 from .feedback.store import TooFewLabels
 
@@ -40,7 +40,8 @@ class Clip:
         out = [torch.empty(0, self.width)]
         for i in range(0, len(images), 256):
             x = self.processor(list(images[i : i + 256]), return_tensors="pt").pixel_values
-            out.append(self._projected(x.to(self.model.device)).cpu())
+            x = x.to(self.model.device)
+            out.append(flops.spend(lambda x=x: self._projected(x), self.model, x.shape).cpu())
         return torch.cat(out)
 
     def pixels(self, x):

@@ -4,10 +4,12 @@ What is drawn depends on the policy and on (seed, round, image) alone: a killed 
 had drawn, and of several processes each draws its share of the same batches.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 
-from . import diffusion, files, losses, seeds
+from . import diffusion, files, flops, losses, seeds
 from .batches import Encoded, Samples
 
 
@@ -89,7 +91,8 @@ class Rounds:
         if missing:
             with self.nets.acting(self.method.DRAWS) as unet, diffusion.at_work(self.pipe, unet):
                 for k in missing:
-                    drawn = self.drawn(unet, number, parts[k], prompt[parts[k]])
+                    draw = partial(self.drawn, unet, number, parts[k], prompt[parts[k]])
+                    drawn = flops.spend(draw, unet, "round", len(parts[k]))
                     files.write_tensors(drawn, places[k])
         self.engine.wait_for_everyone()
         loaded = [files.read_tensors(place) for place in places]

@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import config, hub, locks
+from . import config, flops, hub, locks
 from .bounds import Count, Size
 from .files import ArtifactError, digest, intact, put, read_json, write_text, writing
 from .stages import EXECUTION, MAKES, NOTEBOOKS
@@ -29,7 +29,7 @@ PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
 MANIFEST = {"stage": str, "settings": dict[str, Any], "inputs": dict[str, str], "files": dict[str, Any]}
 MANIFEST |= {"digest": str, "versions": dict[str, str], "device": str, "threads": Count, "seconds": Size}
-MANIFEST |= {"finished": str}
+MANIFEST |= {"finished": str, "tflop": Size | None}
 # Of a launch's processes the one that locks the stage and keeps its time.
 FIRST = os.environ.get("RANK", "0") == "0"
 
@@ -128,7 +128,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             if FIRST:
                 write_text(self.folder / "started.json", started)
-            self.begun = self._attempt()
+            self.begun, self.spent = self._attempt(), flops.spent
         self.users[self.folder] += 1
         weakref.finalize(self, Run._leave, self.folder)
 
@@ -173,6 +173,7 @@ class Run:
         That is now, less the seconds from each earlier attempt's start to the last thing it wrote.
         """
         file, now, spent = self.folder / "work" / "attempt.json", time.time(), 0.0
+        self.resumed = file.exists()
         if not FIRST:
             return now  # of several processes the first keeps the time
         with contextlib.suppress(ArtifactError):  # of a damaged file nothing is known, as at the first start
@@ -242,15 +243,17 @@ class Run:
         import torch
 
         device = f"{platform.machine()}, {threads()} threads"
+        listed = {name: of for name, of in files.items() if not name.endswith(".png")}
         return {
             "stage": self.stage,
             "settings": self.settings.model_dump(mode="json"),
             "inputs": self.inputs,
             "digest": known,
-            "files": files if len(files) <= 40 else {"count": len(files)},
+            "files": listed if len(listed) <= 40 else {"count": len(files)},
             "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else device,
             "threads": threads(),
+            "tflop": None if self.resumed else flops.since(self.spent),
             "seconds": round(time.time() - self.begun, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }

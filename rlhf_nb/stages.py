@@ -1,7 +1,4 @@
-"""The stages of the paper: their settings as typed models, the notebooks that make them, and what they make.
-
-Defaults are the toy scale's; scales.yaml holds what the other scales change.
-"""
+"""The stages: their settings, typed, with the toy scale's defaults; their notebooks; and what they make."""
 
 from typing import Annotated, Literal
 
@@ -26,41 +23,40 @@ from .bounds import (
     Several,
     Share,
     Size,
+    Sizes,
     Split,
     Widths,
     fit,
 )
 
-NOTEBOOKS = {
-    "prompts": "01_prompts",
-    "generate": "02_generate",
-    "feedback": "03_feedback",
-    "reward": "04_reward",
-    "align": "05_align",
-    "evaluate": "06_evaluate",
-    "best_of_n": "07_best_of_n",
-    "data": "08_data",
-    "sensitivity": "09_sensitivity",
-    "pretrain": "A1_pretrain",
+NOTEBOOKS = {  # a stage's, which bears its name
+    name[3:]: name
+    for name in (
+        *("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align", "06_evaluate", "07_best_of_n"),
+        *("08_data", "10_stress", "11_reach", "09_sensitivity", "12_league", "13_verdicts", "A1_pretrain"),
+    )
 }
-MAKES = {  # what a stage that lacks it is not finished without
+MAKES = {  # what a stage is not finished without
     "prompts": ("prompts.csv",),
     "generate": ("images",),
     "feedback": ("feedback.sqlite", "labels.csv", "raters.csv", "agreement.csv", "numbers.json"),
-    "reward": ("model", "study.csv", "numbers.json"),
+    "reward": ("model", "gains.csv", "numbers.json"),
     "align": ("unet", "log.csv", "curve.csv", "numbers.json"),
     "evaluate": (
-        *("verdicts.csv", "accuracy.csv", "paired.csv", "quality.csv", "seeds.csv"),
-        *("numbers.json", "result.png"),
+        *("verdicts.csv", "accuracy.csv", "paired.csv", "quality.csv"),
+        *("numbers.json", "result.png", "others.png", "pictures"),
     ),
     "best_of_n": ("best_of_n.csv", "votes.csv", "numbers.json"),
     "data": ("controls.csv", "data.csv", "rewards.csv", "feedback.csv", "nearer.csv"),
-    "sensitivity": ("frontier.csv", "choices.csv", "verdicts.csv", "front.csv", "front.json"),
+    "stress": ("study.csv", "half.csv", "novelty.csv"),
+    "reach": ("votes.csv", "seeds.csv", "gains.csv"),
+    "league": ("gains.csv", "claims.csv"),
+    "sensitivity": ("frontier.csv", "choices.csv"),
+    "verdicts": ("verdicts.csv",),
     "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
     "study": ("rows.csv",),
 }
-# How a run is done, not what comes out: it may change before a new start.
-EXECUTION = ("accumulate", "extras")
+EXECUTION = ("accumulate", "extras")  # how a run is done: it may change before a new start
 
 
 class Stage(BaseModel):
@@ -116,13 +112,16 @@ class Reward(Stage):
     lr: Positive = 2e-3
     hidden: Rows = 1024
     seeds: Few = 5  # heads behind every figure
-    study_updates: Count = 400  # of the many heads of the studies, which are
-    study_hidden: Rows = 256  # also narrower
 
     @model_validator(mode="after")
     def _fits(self):
         fit(self.batch * self.candidates * self.hidden, "batch x candidates x hidden numbers")
         return self
+
+
+class Stress(Stage):
+    updates: Count = 400  # of the many heads of chapter 10; all else is as stage `reward` had it
+    hidden: Rows = 256
 
 
 class Rounds(BaseModel):
@@ -167,9 +166,9 @@ class Align(Training):
 class Study(Training):
     """One point of an experiment: notebook 05's training under another weighing, measured on some prompts."""
 
-    method: Literal["reward_weighted"] = "reward_weighted"
     precision: Literal["no"] = "no"
-    arm: Arm = "reward"  # what an image weighs before the power k; "none" is the base model
+    arm: Arm = "reward"  # what rewards an image; "given": the reward of notebook 04, "none": the base model
+    tflop: Size = 0.0  # budget of the training; it buys `updates`, or rounds of as many; 0 for no budget
     raters: FewOrNone = 0  # simulated raters in place of the recorded labels, 0 to keep those
     error: Share = 0.1  # chance that such a rater errs
     label_share: Share = 1.0  # share of the images that have a label
@@ -181,6 +180,8 @@ class Study(Training):
     prompts: Several = 200  # combination prompts of each split
     repeats: Few = 2  # pictures of each prompt
     guidances: Guidances = (4.0,)
+    own_best: bool = False  # other splits than validation at guidance 1 and at the best there alone
+    mixing: Sizes = ()  # steps from base to tuned model, 1 is all the way, measured on validation prompts too
     steps: Few = 10
     renders: Renders = 2000
 
@@ -269,8 +270,8 @@ STAGES = {
     "align": Align,
     "evaluate": Evaluate,
     "best_of_n": BestOfN,
-    "data": Stage,  # 08 and 09 take nothing of their own: their experiments are written in sweeps.yaml
-    "sensitivity": Stage,
+    **dict.fromkeys(("data", "reach", "sensitivity", "league", "verdicts", "methods"), Stage),  # no own dials
+    "stress": Stress,
     "pretrain": Pretrain,
     "gpu": Gpu,
     "study": Study,

@@ -8,11 +8,13 @@ timesteps from (seed, step) alone (seeds.py), so an interrupted run that is resu
 
 import contextlib
 import copy
+import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from . import checkpoints, config
+from . import checkpoints, config, flops
 
 
 class NotFinite(config.UserError, ArithmeticError):
@@ -60,23 +62,14 @@ def loop(model, losses, plan, *, folder=None, engine=None, summed=False, kept=()
     training = Training(model, plan, engine, kept)
     start = training.resume(folder)
     yield from list(training.rows)
-    for step in range(start, plan.steps):
-        training.backward(losses, step, summed)
-        due = (step + 1) % plan.log_every == 0 or step + 1 == plan.steps
-        if due or training.looks:
-            training.check(step, summed, blame)
-        training.update(step)
-        if due:
-            training.log(step)
-        if folder and ((step + 1) % plan.save_every == 0 or step + 1 == plan.steps):
-            training.save(folder, step + 1)
-        if due:
-            yield training.rows[-1]
+    yield from training.steps(start, losses, folder, summed, blame)
     training.finish()
 
 
 class Training:
     """What a training holds between two steps."""
+
+    numbers = itertools.count()
 
     def __init__(self, model, plan, engine, kept):
         self.sharded = engine.is_fsdp2
@@ -100,6 +93,7 @@ class Training:
         self.scaled = engine.scaler is not None  # half precision with loss scaling
         # elsewhere a look at every step would make the processor wait for the device
         self.looks = self.scaled or engine.device.type == "cpu"
+        self.number = next(self.numbers)  # for the ledger of FLOP: another training of a model costs another
         self.bad = torch.zeros((), device=engine.device)
         self.rows, self.logs = [], []
 
@@ -115,6 +109,23 @@ class Training:
         self.bring_back()
         self.trained.train()
         return start
+
+    def steps(self, start, losses, folder, summed, blame):
+        """The loop itself: a log row whenever one is due."""
+        plan = self.plan
+        for step in range(start, plan.steps):
+            work = partial(self.backward, losses, step, summed)
+            flops.spend(work, self.trained, self.number)
+            due = (step + 1) % plan.log_every == 0 or step + 1 == plan.steps
+            if due or self.looks:
+                self.check(step, summed, blame)
+            self.update(step)
+            if due:
+                self.log(step)
+            if folder and ((step + 1) % plan.save_every == 0 or step + 1 == plan.steps):
+                self.save(folder, step + 1)
+            if due:
+                yield self.rows[-1]
 
     def backward(self, losses, step, summed):
         """Gradients of all micro-batches, clipped; what is to be logged of the step joins `logs`."""

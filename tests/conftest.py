@@ -6,6 +6,7 @@ from pathlib import Path
 
 import graph
 import pytest
+import served
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other cores are at work on the notebooks
@@ -16,15 +17,17 @@ def pytest_configure(config):
     """Identities are checked to the bit, on the processor; a GPU is there for the tests that need one, when
     they are asked for alone.
     """
+    config.pluginmanager.register(Doors())
     if config.option.markexpr == "gpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else sums may come in another order
     else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """What needs the graphs comes after what does not, and what waits for nbval last: both are at work in the
-    background.
+    """What needs the graph comes after what does not, the longest first, and what waits for nbval last: both
+    are at work in the background.
     """
     if config.option.markexpr != "gpu":
         for item in items:
@@ -33,9 +36,15 @@ def pytest_collection_modifyitems(config, items):
                     pytest.mark.skip(reason="GPUs are hidden from these tests: run `pytest -m gpu`")
                 )
 
+    for item in items:  # one worker crosses the doors, one replays the notebooks, one builds the site
+        for name in {"box", "replays", "site"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
+
     def turn(item):
-        needs = {"smoke", "foreign", "replays"} & set(getattr(item, "fixturenames", ()))
-        return 0 if not needs else 1 if item.name == "test_nbval_begins" else 3 if "replays" in needs else 2
+        needs = {"box", "replays", "smoke"} & set(getattr(item, "fixturenames", ()))
+        if item.name == "test_nbval_begins":
+            return 1
+        return 0 if not needs else 4 if "replays" in needs else 2 if "box" in needs else 3
 
     items.sort(key=turn)
 
@@ -212,56 +221,51 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p:
-        own = Path(p.chromium.executable_path)
-        found = next(
-            filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-            own if own.exists() else None,
-        )
-        if not found:
+        if not (browser := served.launched(p)):
             if os.environ.get("REQUIRE_BROWSER"):
                 pytest.fail("REQUIRE_BROWSER is set and no Chromium is on the PATH")
             pytest.skip("no Chromium on the PATH: browser tests need one")
-        browser = p.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def graphs(request, tmp_path_factory):
-    """Every notebook executed at smoke scale through the graph, by this processor and, side by side, as
-    another kind would: {name: (process, folder)}.
-    """
-    kinds = {"smoke": None, "foreign": graph.FOREIGN}
-    if given := os.environ.get(
-        "RLHF_NB_SMOKE"
-    ):  # a folder that `graph.run` has filled before: tests of it alone run in seconds
-        return dict.fromkeys(kinds, (None, Path(given)))
-    wanted = {
-        name
-        for item in request.session.items
-        for name in kinds.keys() & set(getattr(item, "fixturenames", ()))
-    }
-    folders = {name: tmp_path_factory.mktemp(name) for name in sorted(wanted)}
-    return {name: (graph.start(folder, kinds[name]), folder) for name, folder in folders.items()}
-
-
-def made(process, folder):
-    """The folder of a graph that has come to its end.
-
-    A notebook that failed is missing, with those that need it: only tests of these fail.
-    """
-    if process:
-        process.wait()
-    return folder
+def graph_folder(request, tmp_path_factory):
+    """Where every notebook is executed at smoke scale, from the beginning on, beside the other tests."""
+    if given := os.environ.get("RLHF_NB_SMOKE"):
+        return Path(given)  # `graph.run` has filled it before: tests of it alone run in seconds
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    if any("smoke" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        graph.shared(folder / "smoke")
+    return folder / "smoke"
 
 
 @pytest.fixture(scope="session")
-def smoke(graphs):
-    return made(*graphs["smoke"])
+def smoke(graph_folder):
+    """The folder of the whole graph, executed."""
+    return graph_folder if "RLHF_NB_SMOKE" in os.environ else graph.waited(graph_folder)
 
 
-@pytest.fixture(scope="session")
-def foreign(graphs):
-    return made(*graphs["foreign"])
+class Doors:
+    """The table of doors, which one worker crosses, at the end of the tests."""
+
+    lines = []
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        self.lines += getattr(node, "workeroutput", {}).get("doors", [])
+
+    def pytest_sessionfinish(self, session):
+        from doors.table import summary
+
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["doors"] = summary()
+        else:
+            self.lines += summary()
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.lines:
+            terminalreporter.section("doors")
+            terminalreporter.write_line("\n".join(self.lines))

@@ -20,6 +20,8 @@ import nbformat
 import outputs
 from graph import ROOT
 
+from rlhf_nb import stages
+
 LINE = "{:58} {:14} {:>7}  {}"
 # (what, chapter it reaches, file, text there, text in its place)
 DEFECTS = [
@@ -55,22 +57,22 @@ DEFECTS = [
         "a column renamed",
         "04_reward",
         "",
-        "pd.DataFrame(by_category)",
-        'pd.DataFrame(by_category).rename(columns={"share": "accuracy"})',
+        '"label": y,',
+        '"good": y,',
     ),
     (
         "a figure missing",
-        "04_reward",
-        "",
-        'axes[1].set(xlabel="true sentence wins, %", xlim=(0, 105))\nplt.show()',
-        'axes[1].set(xlabel="true sentence wins, %", xlim=(0, 105))\nplt.close()',
+        "10_stress",
+        "rlhf_nb/page/rewards.py",
+        "        dots(axis, rows, rows[name], *look)\n    plt.show()",
+        "        dots(axis, rows, rows[name], *look)\n    plt.close()",
     ),
     (
         "a gain with its sides swapped",
         "04_reward",
         "",
-        "pairwise(values[a], everywhere[s], values[b],",
-        "pairwise(values[b], everywhere[s], values[a],",
+        "heads.ranked(scored[a], rows, scored.get(b), across)",
+        "heads.ranked(scored.get(b, scored[a]), rows, scored[a] if b else None, across)",
     ),
     (
         "beta left out of Eq. 2",
@@ -104,13 +106,13 @@ DEFECTS = [
         "a verdict turned by swapping its sides",
         "06_evaluate",
         "",
-        "intervals.verdict(1.1 - numbers.ratio_high, 1.1 - numbers.ratio_low)",
-        "intervals.verdict(numbers.ratio_low - 1.1, numbers.ratio_high - 1.1)",
+        "evaluate.MARGIN - numbers.ratio_high, evaluate.MARGIN - numbers.ratio_low",
+        "numbers.ratio_low - evaluate.MARGIN, numbers.ratio_high - evaluate.MARGIN",
     ),
     (
         "a row of the result lost",
         "06_evaluate",
-        "",
+        "rlhf_nb/page/tables.py",
         '    "unseen": "unseen objects",\n    "ood": "out of distribution",\n',
         '    "unseen": "unseen objects",\n',
     ),
@@ -140,9 +142,10 @@ DEFECTS = [
         "two controls swapped",
         "08_data",
         "",
-        'by_weights, controls, said = record.look(run, "controls", ["arm"])',
-        'by_weights, controls, said = record.look(run, "controls", ["arm"])\n'
-        'turned = {"reward": "oracle", "oracle": "reward"}\ncontrols["arm"] = controls.arm.replace(turned)',
+        'controls = findings.look(run, "controls", ["arm"], "purity", "ratio")',
+        'controls = findings.look(run, "controls", ["arm"], "purity", "ratio")\n'
+        'turned = {"reward": "oracle", "oracle": "reward"}\n'
+        'controls.table["arm"] = controls.table.arm.replace(turned)',
     ),
     (
         "a table empty",
@@ -153,17 +156,17 @@ DEFECTS = [
     ),
     (
         "every claim's verdict turned",
-        "09_sensitivity",
-        "",
-        "map(intervals.verdict, found.low, found.high)",
-        "map(intervals.verdict, -found.high, -found.low)",
+        "13_verdicts",
+        "rlhf_nb/page/verdicts.py",
+        "map(intervals.verdict, table.low, table.high)",
+        "map(intervals.verdict, -table.high, -table.low)",
     ),
     (
         "passed and failed swapped",
         "A1_pretrain",
-        "",
-        "{'passed' if good else 'FAILED':7}",
-        "{'FAILED' if good else 'passed':7}",
+        "rlhf_nb/page/testbed.py",
+        '"passed" if low <= share[gate] <= high else "FAILED"',
+        '"FAILED" if low <= share[gate] <= high else "passed"',
     ),
 ]
 
@@ -229,7 +232,7 @@ def caught(smoke, defect):
             changed(tree / (file or f"notebooks/{chapter}.ipynb"), old, new)
         if "study" in file:
             shutil.rmtree(folder / "runs" / "smoke" / "study")
-        for stem in sorted(p.stem for p in (tree / "notebooks").glob("0[1-9]*.ipynb")) + ["A1_pretrain"]:
+        for stem in stages.NOTEBOOKS.values():
             if stem != chapter and (stem == "A1_pretrain" or not stale(stem, tree, folder)):
                 continue
             out = folder / "book" / "notebooks" / f"{stem}.ipynb"

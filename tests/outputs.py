@@ -29,17 +29,21 @@ NUMBER = re.compile(
 )
 CHOSEN = {  # words that a measured number chooses, each family a word of its own
     "VERDICT": r"borne out|refuted|undecided",
-    "RANKED": r"(?<=\], )(?:better|worse|not told apart)$|(?<= \| )(?:gains|loses|not told apart)(?= \|)"
+    "RANKED": r"(?<=\], )(?:better|worse|not told apart)\b|(?<= \| )(?:gains|loses|not told apart)(?= \|)"
     r"|(?:larger than|smaller than|not told apart from)(?= the base's)",
     "FOOLED": r"a reward that fools itself|below nothing, so the truth rises more|"
     r"not told apart from nothing",
+    "LIKED": r"(?<=disliked pictures liked ones )(?:became (?:less likely|likelier)|cannot be told apart)",
+    "FOUND": r"gained (?:more|less) than|could not be told apart from",
     "CONTROL": r"a gain, which contradicts the method|no gain seen",
-    "GATE": r"^(?:passed|FAILED) *(?= at guidance)",
+    "GATE": r"(?<= \| )(?:passed|FAILED)$",
     "REACHED": r"n = \d+(?=[ ),])|no n up to \d+",
     "SPREAD": r"[-+]\d+ % \[[^]]*\]; real scenes [-+]\d+ %|too few to say",
     "EFFECT": r"(?<=the right ones of the four \(% of the base's\) \|  \| ).*",
-    "WEAKEST": r"(?<=fewest good pictures: )\w+|(?<=harder than those of a )\w+",
+    "WEAKEST": r"(?<=fewest good pictures: )\w+|(?<=harder than those of a )\w+"
+    r"|\w+(?= prompts (?:are ranked best|worst))|(?<=a wrong )\w+",
     "CAUGHT": r"(?<=raters caught: ).*|(?<= )(?:True|False)$",
+    "PULLED": r"(?<=\]: )(?:it helps|it harms|not told apart)(?=\.)|(?<=weakest point: )\w+",
 }
 
 
@@ -95,9 +99,9 @@ def lines(outputs, tags=()):
             else:
                 text = data.get("text/markdown") or data.get("text/plain", "")
                 picture = any(kind.startswith("image/") for kind in data)
-                found += (
-                    [] if "it/s" in text else plain(text, "exact" in tags or picture)
-                )  # a bar is no result
+                told = plain(text, "exact" in tags or picture)
+                told = told[:1] if "varies" in tags else told
+                found += [] if "it/s" in text else told  # a bar is no result
     return found
 
 

@@ -1,14 +1,10 @@
-"""The paper's path on a real model's folder: a person's own pictures and people's labels, from 01 to 07."""
-
-import json
-import os
-import subprocess
-import sys
+"""The paper's path on a real model's folder: own pictures and people's labels, from 01 to 07 and in 11."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, tiny_owl
+import shells
+from conftest import tiny_owl
 from PIL import Image
 
 from rlhf_nb import files
@@ -21,30 +17,6 @@ SENTENCES = [
     "three apples on a table",
     "a house in the snow",
 ]
-# Every notebook in a process of its own, as in a kernel, which begins where the libraries are loaded.
-RUN = """
-import json, multiprocessing, sys
-import diffusers, matplotlib, peft, transformers
-from IPython.core.interactiveshell import InteractiveShell
-from rlhf_nb import align, evaluate, figures, photos
-
-matplotlib.use("agg")
-
-def run(name, given):
-    shell = InteractiveShell()
-    for cell in json.load(open(f"{name}.ipynb"))["cells"]:
-        if cell["cell_type"] == "code":
-            shell.run_cell("".join(cell["source"])).raise_error()
-        if "parameters" in cell["metadata"].get("tags", ()):
-            shell.user_ns.update(given)
-
-for name, given in json.loads(sys.argv[1]).items():
-    process = multiprocessing.get_context("fork").Process(target=run, args=(name, given))
-    process.start()
-    process.join()
-    if process.exitcode:
-        sys.exit(f"{name} failed")
-"""
 
 
 def own_pictures(folder):
@@ -75,7 +47,8 @@ def test_own_pictures_and_peoples_labels_go_through_the_book_at_scale_sd15(sd15)
         "01_prompts": {"to_label": 6, "to_evaluate": 2, "to_tune": 2, "to_test": 2},
         "02_generate": pipeline | {"pictures": f"{sd15}/own", "steps": 2},
         "03_feedback": {"imported": f"{sd15}/labels.csv"},
-        "04_reward": clip | {"updates": 4, "batch": 8, "seeds": 2, "study_updates": 2, "study_hidden": 8},
+        "04_reward": clip | {"updates": 4, "batch": 8, "seeds": 2},
+        "10_stress": {"updates": 2, "hidden": 8},
         "05_align": {
             **pipeline,
             **clip,
@@ -85,13 +58,10 @@ def test_own_pictures_and_peoples_labels_go_through_the_book_at_scale_sd15(sd15)
         },
         "06_evaluate": measured | {"guidances": [3.0], "voted": 1},
         "07_best_of_n": measured | {"prompts": 2, "most": 2},
+        "11_reach": {},
     }
     given = {name: {"scale": "sd15"} | of for name, of in given.items()}
-    environment = {**os.environ, "RLHF_NB_RUNS": f"{sd15}/runs"}
-    command = [sys.executable, "-c", RUN, json.dumps(given)]
-    where = {"cwd": ROOT / "notebooks", "env": environment}
-    done = subprocess.run(command, **where, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    shells.executed(given, RLHF_NB_RUNS=f"{sd15}/runs")
     made = sd15 / "runs/sd15"
     drawn = files.read_table(made / "generate/images/metadata.csv", ("file_name", "source", "prompt"))
     assert sorted(drawn.source) == sorted(row["file_name"] for row in rows)
@@ -101,3 +71,4 @@ def test_own_pictures_and_peoples_labels_go_through_the_book_at_scale_sd15(sd15)
     quality = files.read_table(made / "evaluate/quality.csv", {"base": float, "tuned": float})
     assert quality[["base", "tuned"]].notna().all(None)
     assert len(files.read_table(made / "best_of_n/best_of_n.csv"))
+    assert len(files.read_table(made / "reach/votes.csv"))

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from rlhf_nb import config, stages
 
-STEMS = {"tour": "00_tour", "gpu": "A2_gpu", **stages.NOTEBOOKS}
+STEMS = {"tour": "00_tour", "gpu": "A2_gpu", "methods": "A3_methods", **stages.NOTEBOOKS}
 
 
 def notebook(stem):

@@ -143,5 +143,5 @@ def test_temperature_mends_what_is_too_sure():
     assert tau == pytest.approx(2.5, rel=0.1)
     before = evaluate.calibration(sure, labels)
     after = evaluate.calibration(evaluate.tempered(sure, tau), labels)
-    assert after[0] < 0.02 < before[0] and after[1] < before[1]
-    assert evaluate.calibration(np.array([0.25, 0.75]), np.array([0, 1])) == pytest.approx((0.25, 0.0625))
+    assert after < 0.02 < before
+    assert evaluate.calibration(np.array([0.25, 0.75]), np.array([0, 1])) == pytest.approx(0.25)

@@ -8,7 +8,10 @@ import sys
 import zipfile
 
 import pytest
+import shells
 from conftest import ROOT
+
+from rlhf_nb import files
 
 PACKAGE = ROOT / "rlhf_nb"
 MODULES = {
@@ -83,7 +86,7 @@ def test_the_tests_tree_is_the_packages():
 
 
 @pytest.mark.slow
-def test_a_wheel_installed_elsewhere_runs_the_first_five_chapters(tmp_path):
+def test_a_wheel_installed_elsewhere_makes_the_same_bytes_in_the_first_five_chapters(smoke, tmp_path):
     """Sub-packages, scales and the shipped models are in it: 01 to 05 run without the clone."""
     build = [
         sys.executable,
@@ -101,35 +104,12 @@ def test_a_wheel_installed_elsewhere_runs_the_first_five_chapters(tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(tmp_path / "site")
-    environment = {
-        "PYTHONPATH": f"{tmp_path}/site",
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "OMP_NUM_THREADS": "1",
-    }
-    for name in ("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align"):
-        source, out = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb"
-        command = [
-            sys.executable,
-            "-m",
-            "papermill",
-            source,
-            out,
-            "--no-progress-bar",
-            "--start-timeout",
-            "600",
-        ]
-        done = subprocess.run(
-            list(map(str, command)),
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
+    given = dict.fromkeys(("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align"), {})
+    told = shells.executed(given, tmp_path, PYTHONPATH=f"{tmp_path}/site", HOME=str(tmp_path))
+    assert told.startswith(str(tmp_path))
+    for stage in ("prompts", "generate", "feedback", "reward", "align"):
+        here, there = (
+            files.read_json(folder / "runs/smoke" / stage / "manifest.json", digest=str)["digest"]
+            for folder in (tmp_path, smoke)
         )
-        assert done.returncode == 0, done.stderr[-2000:]
-    told = "import rlhf_nb; print(rlhf_nb.__file__)"
-    where = subprocess.run(
-        [sys.executable, "-c", told], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert where.stdout.startswith(str(tmp_path)) and (tmp_path / "runs/smoke/align/manifest.json").exists()
+        assert here == there, stage

@@ -23,7 +23,7 @@ def batch(pipe, n=6, seed=0):
     )
     return {
         "latents": torch.randn(n, 4, 8, 8, generator=g),
-        "encoder_hidden_states": table[rows],
+        "text": table[rows],
         "timesteps": torch.randint(1000, (n,), generator=g),
         "noise": torch.randn(n, 4, 8, 8, generator=g),
     }
@@ -37,9 +37,7 @@ def test_denoising_is_diffusers_own_loss(pipe, schedule):
     b = batch(pipe)
     a = schedule.alphas_cumprod[b["timesteps"]].view(-1, 1, 1, 1)
     noisy = a.sqrt() * b["latents"] + (1 - a).sqrt() * b["noise"]
-    theirs = torch.nn.functional.mse_loss(
-        pipe.unet(noisy, b["timesteps"], b["encoder_hidden_states"]).sample, b["noise"]
-    )
+    theirs = torch.nn.functional.mse_loss(pipe.unet(noisy, b["timesteps"], b["text"]).sample, b["noise"])
     assert torch.allclose(
         losses.denoising(diffusion.predictor(pipe.unet), schedule, **b).mean(), theirs, rtol=1e-5
     )
@@ -125,7 +123,6 @@ def test_the_self_normalised_error_is_that_of_the_clean_latents_over_its_own_siz
     scheduler = kinds.get(kind, DDIMScheduler).from_config(
         pipe.scheduler.config, prediction_type=kind, **options
     )
-    b["text"] = b.pop("encoder_hidden_states")
     noised = losses.Noised(SimpleNamespace(scheduler=scheduler), SimpleNamespace(**b))
     a, sigma = (v.view(-1, 1, 1, 1) for v in (scheduler.alphas_cumprod[b["timesteps"]], noised.time / 1000))
     clean = {

@@ -21,7 +21,7 @@ class Knobs(Numbers):
 def rows(samples, knobs):
     """The best images of each prompt; of equal ones the first."""
     order = samples.reward.argsort(descending=True, stable=True)
-    order = order[samples.prompt[order].argsort(stable=True)]  # by prompt, the best first
+    order = order[samples.prompt[order].argsort(stable=True)]  # the best first
     parts = order.split(samples.prompt.bincount().tolist())
     return {"row": torch.cat([part[: knobs.best] for part in parts])}
 

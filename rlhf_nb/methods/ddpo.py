@@ -39,11 +39,12 @@ def again(nets, batch):
     (x_t, time, then, eta, x_next).
     """
     i, k = torch.arange(len(batch.step), device=batch.step.device), batch.step
-    x_t, time, then, eta = batch.states[i, k], batch.times[i, k], batch.times[i, k + 1], batch.etas[i, k]
-    noise_pred, eta = nets.policy(x_t, time, batch.text), eta.view(-1, 1, 1, 1)
-    mean, deviation = losses.reverse_step(nets.scheduler, noise_pred, x_t, time, then, eta)
-    given = SimpleNamespace(x_t=x_t, time=time, then=then, eta=eta, x_next=batch.states[i, k + 1], at=(i, k))
-    return noise_pred, mean, deviation, given
+    at = {"x_t": batch.states[i, k], "time": batch.times[i, k]}
+    at |= {"then": batch.times[i, k + 1], "eta": batch.etas[i, k].view(-1, 1, 1, 1)}
+    noise_pred = nets.policy(at["x_t"], at["time"], batch.text)
+    gaussian = losses.reverse_step(nets.scheduler, noise_pred, *at.values())
+    given = SimpleNamespace(**at, x_next=batch.states[i, k + 1], at=(i, k))
+    return noise_pred, *gaussian, given
 
 
 def loss(nets, batch, knobs):

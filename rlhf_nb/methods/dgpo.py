@@ -41,10 +41,12 @@ def loss(nets, batch, knobs):
     d has no gradient where exp(d_old - d) has left 1 +- clip to the side that A asks for.
     """
     noised = losses.Noised(nets, batch)
-    policy, old, reference = (noised.predicted(who) for who in ("policy", "old", "reference"))
+    policy, old = noised.predicted("policy"), noised.predicted("old")
+    reference = noised.predicted("reference")
     error, away = noised.error(policy), losses.gap(policy, reference)
     rise = (batch.advantage * (error - noised.error(reference))).detach()
-    margin = knobs.beta_dgpo * rise.view(-1, batch.unit).mean(1).repeat_interleave(batch.unit)
+    margin = knobs.beta_dgpo * rise.view(-1, batch.unit).mean(1)
+    margin = margin.repeat_interleave(batch.unit)
     ratio = (noised.error(old) - error).exp().detach()
     within = (ratio - 1) * batch.advantage.sign() <= knobs.clip
     terms = margin.sigmoid() * batch.advantage * error * within + knobs.kl * away

@@ -41,5 +41,7 @@ def loss(nets, batch, knobs):
     gained = (error - noised.error(noised.predicted("reference"))).view(-1, 2)
     logit = -knobs.beta_dpo / 2 * (gained[:, 0] - gained[:, 1])
     terms = -F.logsigmoid(logit) + knobs.anchor * error.view(-1, 2)[:, 0]
-    log = {"logit": logit.abs(), "right": (logit > 0).float(), "better": gained[:, 0], "worse": gained[:, 1]}
-    return terms.repeat_interleave(2), {name: value.repeat_interleave(2) for name, value in log.items()}
+    log = {"logit": logit.abs(), "right": (logit > 0).float()}
+    log |= {"better": gained[:, 0], "worse": gained[:, 1]}
+    log = {name: value.repeat_interleave(2) for name, value in log.items()}
+    return terms.repeat_interleave(2), log

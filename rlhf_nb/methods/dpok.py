@@ -31,7 +31,8 @@ def divergence(nets, noise_pred, mean, deviation, given, text, form):
     reference = nets.reference(given.x_t, given.time, text)
     if form == "prediction":
         return losses.gap(noise_pred, reference)
-    other, _ = losses.reverse_step(nets.scheduler, reference, given.x_t, given.time, given.then, given.eta)
+    place = given.x_t, given.time, given.then, given.eta
+    other, _ = losses.reverse_step(nets.scheduler, reference, *place)
     return losses.gap(mean / deviation, other / deviation) / 2
 
 
@@ -41,5 +42,5 @@ def loss(nets, batch, knobs):
     log_prob = losses.log_prob(given.x_next, mean, deviation)
     ratio = (log_prob - batch.log_probs[given.at]).exp()
     kl = divergence(nets, noise_pred, mean, deviation, given, batch.text, knobs.form)
-    terms = -batch.advantage * ratio.clamp(1 - knobs.clip, 1 + knobs.clip) + knobs.kl * kl
-    return terms, {"ratio": ratio, "kl": kl}
+    held = ratio.clamp(1 - knobs.clip, 1 + knobs.clip)
+    return -batch.advantage * held + knobs.kl * kl, {"ratio": ratio, "kl": kl}

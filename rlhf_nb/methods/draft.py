@@ -34,11 +34,13 @@ def loss(nets, batch, knobs):
     """
     x_t, time, then = batch.states[:, -2], batch.times[:, -2], batch.times[:, -1]
     noise_pred = nets.policy(x_t, time, batch.text)
-    latents, _ = losses.reverse_step(nets.scheduler, noise_pred, x_t, time, then, eta=0.0)
+    latents, _ = losses.reverse_step(nets.scheduler, noise_pred, x_t, time, then, 0.0)
     score = nets.reward(nets.decoder(latents), batch.prompt)
-    terms, log = -(score.logit(eps=1e-6) if knobs.utility == "logit" else score), {"reward": score}
+    terms = -(score.logit(eps=1e-6) if knobs.utility == "logit" else score)
+    log = {"reward": score}
     if knobs.kl:
         noised = losses.Noised(nets, batch)
-        log["kl"] = losses.gap(noised.predicted("policy"), noised.predicted("reference"))
+        policy, reference = noised.predicted("policy"), noised.predicted("reference")
+        log["kl"] = losses.gap(policy, reference)
         terms = terms + knobs.kl * log["kl"]
     return terms, log

@@ -48,6 +48,7 @@ def loss(nets, batch, knobs):
         ratio = (log_prob - before).exp()
     terms, log = losses.clipped(batch.advantage, ratio, knobs.clip), {"ratio": ratio}
     if knobs.kl:
-        log["kl"] = divergence(nets, noise_pred, mean, deviation, given, batch.text, "step")
+        taken = noise_pred, mean, deviation, given, batch.text
+        log["kl"] = divergence(nets, *taken, "step")
         terms = terms + knobs.kl * log["kl"]
     return terms, log

@@ -32,9 +32,11 @@ def rows(samples, knobs):
 def loss(nets, batch, knobs):
     """1 - sigmoid(y beta (d_ref - d - kappa)), d the error, y the side; kappa = max(0, the group's mean)."""
     noised = losses.Noised(nets, batch)
-    policy, reference = (noised.error(noised.predicted(who)) for who in ("policy", "reference"))
+    policy = noised.error(noised.predicted("policy"))
+    reference = noised.error(noised.predicted("reference"))
     gained = reference - policy
-    kappa = gained.detach().view(-1, batch.unit).mean(1).clamp(min=0).repeat_interleave(batch.unit)
+    kappa = gained.detach().view(-1, batch.unit).mean(1).clamp(min=0)
+    kappa = kappa.repeat_interleave(batch.unit)
     logit = batch.side * knobs.beta_kto * (gained - kappa)
     terms = (1 - logit.sigmoid()) * torch.where(batch.side > 0, 1, knobs.bad)
     return terms, {"logit": logit.abs(), "right": (logit > 0).float(), "kappa": kappa}

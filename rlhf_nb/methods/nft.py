@@ -44,7 +44,9 @@ def loss(nets, batch, knobs):
     """5 / beta (r error of better + (1 - r) error of worse) + KL, 5 as the advantage's clip in their code."""
     noised, beta = losses.Noised(nets, batch), knobs.beta_nft
     policy, old = noised.predicted("policy"), noised.predicted("old")
-    better, worse = (noised.error(old + side * beta * (policy - old), knobs.form) for side in (1, -1))
+    step = beta * (policy - old)
+    better = noised.error(old + step, knobs.form)
+    worse = noised.error(old - step, knobs.form)
     terms = 5 / beta * (batch.good * better + (1 - batch.good) * worse)
     log = {"better": better, "worse": worse, "old": losses.gap(policy, old)}
     if knobs.kl:

@@ -30,7 +30,8 @@ def rows(samples, knobs):
     row = torch.arange(len(samples))
     if knobs.rows_by == "uniform":
         return {"row": row, "weight": weight}
-    return {"row": row, "weight": weight.sign() * weight.abs().mean(), "chance": weight.abs()}
+    chance = weight.abs()
+    return {"row": row, "weight": weight.sign() * chance.mean(), "chance": chance}
 
 
 def loss(nets, batch, knobs):

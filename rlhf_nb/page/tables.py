@@ -3,11 +3,39 @@
 Rows are a DataFrame with a bool column for what was judged, and "group", the model that drew.
 """
 
-import pandas as pd
+import re
+from base64 import b64encode
 
-from .. import intervals
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+
+from .. import files, intervals
 
 EFFECT = ["difference", "low", "high"]
+SPLITS = {
+    "seen": "seen prompts",
+    "heldout": "held-out prompts",
+    "unseen": "unseen objects",
+    "ood": "out of distribution",
+}
+
+
+def read(run, place):
+    """A table that another stage has kept, "stage/name"."""
+    return files.read_table(run.read(*f"{place}.csv".split("/")))
+
+
+def folded(summary, **tables):
+    """Tables of any length by name under a line that opens them, each with its CSV to download."""
+    parts = []
+    for name, table in tables.items():
+        packed = b64encode(table.to_csv(index=False).encode()).decode()
+        link = f'<a download="{name}.csv" href="data:text/csv;base64,{packed}">{name}.csv</a>'
+        with pd.option_context("display.max_colwidth", None):
+            parts += link, table.to_html(index=False, float_format="{:.4g}".format, na_rep="")
+    opened = f"<summary>{re.sub('[*`]', '', summary)}</summary>{''.join(parts)}"
+    return HTML(f'<details style="overflow-x: auto">{opened}</details>')
 
 
 def _grouped(rows, by, measure):
@@ -25,6 +53,14 @@ def shares(rows, by, what="all"):
     return _grouped(rows, by, share)
 
 
+def judged(verdicts):
+    """Verdicts on the final prompts with "group", who drew, and their splits' names, both in their order."""
+    return verdicts.assign(
+        group=pd.Categorical(verdicts.condition, verdicts.condition.unique()),
+        split=pd.Categorical(verdicts.split.map(SPLITS), SPLITS.values()),
+    )
+
+
 def paired(rows, by, what="all"):
     """The paired test of tuned against base model in each group of `rows`: by, then as `intervals.paired`."""
 
@@ -34,12 +70,14 @@ def paired(rows, by, what="all"):
     return _grouped(rows, by, test)
 
 
+def lead(votes):
+    """Wins less losses in n comparisons, with a normal interval."""
+    win, lose = votes.win / 100, votes.lose / 100
+    gap = win - lose
+    width = 1.96 * np.sqrt((win + lose - gap**2) / votes.n)
+    return votes.assign(difference=gap, low=gap - width, high=gap + width)
+
+
 def stacked(tables, name):
     """Tables by name, {name: DataFrame}, one below the other."""
     return pd.concat(tables, names=[name]).droplevel(1).reset_index()
-
-
-def in_points(tests):
-    """Paired tests in points, with Holm's correction over all lines."""
-    points = tests.assign(**100 * tests[EFFECT]).round(1)
-    return points.assign(p=[f"{p:.1e}" for p in intervals.holm(tests.p)])

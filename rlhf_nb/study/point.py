@@ -5,13 +5,33 @@
 Which points there are is written in notebooks/sweeps.yaml; `make sweeps` runs what is missing.
 """
 
+import json
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from .. import align, config, diffusion, evaluate, files, generate, pictures, prompts, readers, reward, runs
-from . import points
+from .. import (
+    align,
+    batches,
+    config,
+    data,
+    diffusion,
+    evaluate,
+    files,
+    generate,
+    losses,
+    methods,
+    pictures,
+    prompts,
+    readers,
+    reward,
+    runs,
+)
+from ..methods.drawing import mixing
+from . import budget, heads, points
 
 
 def labels_for(run, images):
@@ -65,13 +85,10 @@ def features(clip, images):
 def learnt(run, clip, images, rows):
     """The reward trained as in notebook 04 on every image with a label, with this point's seed."""
     s, seed = run.settings, run.settings.seed
-    given, chosen = (runs.settings_of(s.scale, stage) for stage in ("reward", "prompts"))
-    vocabulary = prompts.VOCABULARIES[chosen["vocabulary"]]
-    pools = prompts.splits(vocabulary, chosen["seed"]).values()
-    allowed = {want for pool in pools for want in pool["seen"]}
+    given = runs.settings_of(s.scale, "reward")
     has = np.flatnonzero(rows.label.notna())
     wants, labels = prompts.wants(rows.iloc[has]), torch.tensor(rows.label.to_numpy()[has]).float()
-    among = reward.candidates(clip, wants, given["candidates"], seed, vocabulary.seen, allowed)
+    among = reward.candidates(clip, wants, given["candidates"], seed, *heads.grammar(s.scale))
     of_images, _ = features(clip, images)
     how = {name: given[name] for name in points.HEAD}
     return reward.fit(clip, of_images[has], *among, labels, seed=seed, **how)[0]
@@ -114,28 +131,55 @@ def train(run, pipe, reader, clip, table):
     s, images = run.settings, pictures.ImageFolder(run.read("generate", "images"))
     rows = labels_for(run, images)
     score = learnt(run, clip, images, rows) if s.arm in ("reward", "shuffled") else None
+    if s.arm == "given":
+        score = reward.load(run.read("reward", "model"), clip)
     labels = rows.label.count() if score or s.arm == "labels" else 0
     if s.drawing_guidance:
         images, rows = draw_again(run, pipe, reader, table)
     weight = weigh(s, clip, images, rows, score)
-    power = s.knobs["power"]
-    if not weight.all() and (power == 0 or s.knobs["baseline"]):
+    power = s.knobs.get("power", 1.0)
+    if not weight.all() and (power == 0 or s.knobs.get("baseline")):
         raise config.ConfigError(
             "a point that leaves images out needs a power above zero and no baseline: "
             "else their weight of 0 would not stay 0"
         )
     material, unet = align.material(run, pipe, images, weight), align.trainable(pipe, s)
-    with tqdm(total=s.updates, desc=f"{s.arm} {s.seed}") as bar:
-        for row in align.fit(run, pipe, unet, material):
+    price = budget.cost(run, pipe, unet, material, score)
+    run.settings = budget.bought(s, price)
+    watch = align.Watch(run, pipe, score, clip) if s.tflop else None
+    with tqdm(total=run.settings.updates, desc=f"{s.method} {s.arm} {s.seed}") as bar:
+        for row in align.fit(run, pipe, unet, material, score, watch):
             bar.update(row["step"] - bar.n)
     pipe.to(unet.device)  # training needed the place of its other parts
     weight = weight**power * (weight > 0)
     purity = weight[rows.truth > 0.5].sum() / weight.sum()
-    return unet, {"purity": purity, "labels": labels, "images": s.kept or len(weight)}
+    about = {"purity": purity, "labels": labels, "images": s.kept or len(weight)}
+    about["spent"], about["drawn"] = price.of(run.settings)
+    curve = [row | {"step": row["step"] / run.settings.updates} for row in watch.curve] if watch else []
+    return unet, about | {"trained": run.settings.updates, "curve": json.dumps(curve)}
 
 
-def measure(pipe, unet, reader, score, asked, settings):
+@torch.inference_mode()
+def apart(pipe, unet, count=256):
+    """How far a U-Net's predictions are from the base's, and its error, on pre-training pairs of the world.
+
+    {"drift": mean square of the difference, "denoising": mean error}, at timesteps spread evenly.
+    """
+    pairs = data.CaptionedImages("world", count, 77, size=pipe.unet.config.sample_size * 8)
+    mean, _, text = batches.encode(pipe, pairs).take(torch.arange(count))
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(78))
+    forward = diffusion.forward_process(pipe.scheduler)
+    timesteps = torch.linspace(0, forward.config.num_train_timesteps - 1, count).long()
+    noisy, target, given, _ = losses.diffused(forward, mean, noise, timesteps)
+    base, tuned = (diffusion.predictor(of)(noisy, given, text) for of in (pipe.unet, unet))
+    drift, error = ((tuned - other).square().mean() for other in (base, target))
+    return {"drift": float(drift), "denoising": float(error)}
+
+
+def measure(draw, guidances, reader, score, asked, settings):
     """A row for every guidance: what the judge and the reward say of images of `asked`, rows of prompts.
+
+    draw(sentences, **options) -> images, options as in `diffusion.sample`.
 
     There are `repeats` images of each prompt; how they compare with real scenes is told, too. "hits" holds
     every single verdict, in the order of the prompts, so that tests can be paired afterwards.
@@ -145,9 +189,9 @@ def measure(pipe, unet, reader, score, asked, settings):
     wants, sentences, which = prompts.wants(asked), asked.prompt.tolist(), np.arange(len(asked)) % n
     scenes = evaluate.real_images("world", wants, settings.renders, 42)
     real, limit = reader.features(scenes), np.quantile(evaluate.saturation(scenes), 0.95)
-    for guidance in settings.guidances:
+    for guidance in guidances:
         options = {"guidance": guidance, "steps": settings.steps, "seed": 41}  # one noise for all points
-        images = diffusion.sample(pipe, sentences, unet=unet, **options)
+        images = draw(sentences, **options)
         hits, fake = reader.examine(images, wants), reader.features(images)
         number = hits.pop("number")
         yield {
@@ -177,12 +221,23 @@ def main(settings):
     if settings.arm != "none":
         unet, about = train(run, pipe, reader, clip, table)
     about["settings"] = settings.model_dump_json()
+    about |= apart(pipe, unet)
     score, rows = reward.load(run.read("reward", "model"), clip), []
     table = table.query("category == 'combination' and use != 'test'")
+    guidances, draw = settings.guidances, partial(diffusion.sample, pipe, unet=unet)
+    method = methods.load(settings.method)
+    if settings.arm != "none" and hasattr(method, "draw"):  # one that draws in a way of its own
+        draw = partial(method.draw, pipe, knobs=method.Knobs(**settings.knobs), unet=unet)
     for split in settings.splits:
         asked = table[table.split == split].head(settings.prompts)
-        measured = measure(pipe, unet, reader, score, asked, settings)
-        rows += [{"split": split, **row, **about} for row in measured]
+        measured = measure(draw, guidances, reader, score, asked, settings)
+        rows += [{"split": split, "mixed": 1.0, **row, **about} for row in measured]
+        if settings.own_best and split == "validation":
+            guidances = sorted({1.0, max(rows, key=lambda row: row["all"])["guidance"]})
+            for lam in settings.mixing:
+                mixed = partial(mixing.draw, pipe, knobs=mixing.Knobs(lam=lam), unet=unet)
+                measured = measure(mixed, guidances[-1:], reader, score, asked, settings)
+                rows += [{"split": split, "mixed": lam, **row, **about} for row in measured]
     run.csv("rows.csv", rows)
     run.finish()
 

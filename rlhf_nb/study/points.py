@@ -14,7 +14,7 @@ from ..stages import EXECUTION, Study
 
 SWEEPS = Path(config.__file__).parents[1] / "notebooks" / "sweeps.yaml"
 MEASURING = (  # all that bears on the base model
-    *("arm", "scale", "splits", "prompts", "repeats", "guidances", "steps", "renders"),
+    *("arm", "scale", "splits", "prompts", "repeats", "guidances", "own_best", "steps", "renders"),
     *("pipeline", "judge", "clip"),
 )
 HEAD = ("updates", "lr", "hidden", "lam", "temperature", "batch")  # of stage `reward`: how its head learns

@@ -12,7 +12,6 @@ from operator import itemgetter
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 from pydantic import Json
 from scipy.stats import ttest_1samp
 
@@ -30,9 +29,8 @@ BEHIND = {  # settings of other stages that a point's rows rest on
     "feedback": ("seed", "raters", "careless", "aggregation"),
     "reward": ("candidates", *points.HEAD),
 }
-COMPARED = points.SWEEPS.with_name("comparisons.yaml")
 RECORD = points.SWEEPS.parents[1] / "book" / "records" / "study.csv"
-POINT = ["key", "split", "guidance"]  # what a row is of
+POINT = ["key", "split", "guidance", "mixed"]  # what a row is of
 ROW = {"settings": str, "split": Split, "guidance": float, "n": float, "hits": str}
 ORIGIN = {"asked": str, "made": str, "device": str, "seconds": float}  # of a recorded row
 
@@ -60,8 +58,10 @@ def finished(scale):
 
     Left out are points of an older reward, and of settings that are no more.
     """
-    found = []
-    for rows in (runs.root() / scale / "study").glob("*/rows.csv"):
+    found, folder = [], runs.root() / scale / "study"
+    with files.reading(folder):
+        there = list(folder.glob("*/rows.csv"))
+    for rows in there:
         with contextlib.suppress(files.ArtifactError):
             made = runs.manifest(scale, f"study/{rows.parent.name}")
             if made["settings"].keys() <= Study.model_fields.keys():
@@ -76,13 +76,16 @@ def known(scale):
         rows = files.read_table(runs.result(scale, made["stage"], "rows.csv"), ROW)
         about = {"made": made["finished"][:10], "device": made["device"], "seconds": made["seconds"]}
         parts.append(rows.assign(**about, asked=basis(scale), source="this run"))
-    return pd.concat(parts, ignore_index=True)
+    rows = pd.concat(parts, ignore_index=True)
+    whole = 1.0  # of the way from base to tuned model; older rows know no other
+    return rows.assign(mixed=rows.mixed.fillna(whole) if "mixed" in rows else whole)
 
 
 def described(rows):
     """`rows` with their point's "key" and, as the last columns, its settings, those of the method among them.
 
-    A setting that is newer than a row has its default. Raises a UserError where a row is not whole.
+    A knob bears its name, after "knobs." where a setting has the same; a setting that is newer than a row has
+    its default. Raises a UserError where a row is not whole.
     """
     texts = files.typed(
         list[Json[dict]], rows.settings.tolist(), "settings of points", f"restore {RECORD.name}"
@@ -95,7 +98,8 @@ def described(rows):
                 f"restore {RECORD.name}, or delete that point below study/ in your runs"
             )
     dials = pd.json_normalize([settings.model_dump(mode="json") for settings in given])
-    dials = dials.rename(columns=lambda name: name.removeprefix("knobs."))
+    short = {name: name.removeprefix("knobs.") for name in dials}
+    dials = dials.rename(columns={name: own for name, own in short.items() if own not in dials})
     of_point = dials.drop(columns=["scale", "splits", "prompts", "guidances"])
     return rows.assign(key=[points.key(settings) for settings in given]).join(of_point)
 
@@ -121,7 +125,7 @@ def record(scale="toy"):
 def sweep(scale, name):
     """The rows of sweep `name`, described, that rest on what this machine's do; and a sentence on them."""
     wanted, rows = points.points(points.SWEEPS, scale, [name]), described(known(scale))
-    rows = rows[rows.key.isin(wanted)]
+    rows = rows[rows.key.isin(wanted) & (rows.mixed == 1)]
     same = rows.asked == (basis(scale) if len(rows) else "")
     here = rows[same].drop_duplicates([*POINT, "source"], keep="last")
     here.loc[here.arm == "constant", "power"] = 0.0  # one weight for all is any weight to the power 0
@@ -189,34 +193,26 @@ def only(rows, of):
     return rows.assign(hits=kept)
 
 
+def parted(rows, groups):
+    """`rows` with their verdicts on groups of prompts alone, {words: bool, as `only` takes it}, as splits."""
+    return pd.concat([only(rows, of).assign(split=words) for words, of in groups.items()])
+
+
 def between(rows, more, less):
     """What points `more` reach above points `less`, prompt by prompt and seed by seed.
 
-    `intervals.over_seeds` and the rows' "source"; None without a pair.
+    `intervals.over_seeds`, and the former's "source", "split" and "updates"; None without a pair.
     """
     found = pairs(rows, more, less)
     if not len(found):
         return None
     gain = per_prompt(found) - per_prompt(found.assign(hits=found.hits_less))
-    return {**intervals.over_seeds(gain), "source": found.source.iloc[0]}
-
-
-def told(rows, name):
-    """Lines that say in words what `between` finds for the comparisons of sweep `name` (comparisons.yaml)."""
-    lines = []
-    compared = dict[str, dict[str, tuple[str, str]]]
-    every = files.typed(compared, config.read(COMPARED), COMPARED, "restore it")
-    for words, queries in every.get(name, {}).items():
-        gain, found = between(rows, *queries), "no rows yet"
-        if gain:
-            found = f"{in_points(gain)} ({trainings(gain['seeds'])}, {gain['source']})"
-        lines.append(f"{words}: {found}")
-    return lines
+    return intervals.over_seeds(gain) | dict(found.iloc[0][["source", "split", "updates"]])
 
 
 def trainings(seeds):
     """A number of training seeds in words."""
-    return "1 seed" if seeds == 1 else f"{seeds} seeds"
+    return "1 seed" if seeds == 1 else f"{seeds:.0f} seeds"
 
 
 def in_points(row):
@@ -232,26 +228,11 @@ def over_trainings(values):
     return dict(zip(("difference", "low", "high", "seeds"), found, strict=True))
 
 
-def look(run, name, by):
-    """What sweep `name` found: its rows, a line for every value of `by`, which `run` keeps as a table, and
-    words on where the rows are from.
-    """
-    rows, said = sweep(run.settings.scale, name)
-    table = run.csv(f"{name}.csv", effects(rows, by).drop(columns="seconds"))
-    return rows, table, Markdown(said)
-
-
 def show(table, *columns):
     """The named columns of `effects` and the effect of every line, in points."""
     effect = (100 * table[["share", "difference", "low", "high", "sd"]]).round(1)
     told = table[["source", *columns]].join(effect)
     return told.assign(p=[f"{p:.1g}" for p in table.holm], seeds=table.seeds).round(2)
-
-
-def box(lines):
-    """A box titled "Here" with a list of `lines`."""
-    listed = "\n".join(f"- {line}" for line in lines)
-    return Markdown(f":::{{admonition}} Here\n:class: tip\n{listed}\n:::")
 
 
 if __name__ == "__main__":

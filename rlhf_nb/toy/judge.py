@@ -5,6 +5,7 @@ captions, CLIP or rewards. It is the ground truth of every evaluation and the tr
 raters.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import diffusion, files, hub, seeds
+from .. import diffusion, files, flops, hub, seeds
 from ..prompts import BACKGROUNDS, COLOURS, TOY
 from . import world
 
@@ -80,7 +81,7 @@ class Judge(nn.Module):
     @torch.inference_mode()
     def features(self, images):
         """What the Fréchet distance compares, (B, 256) of uint8 images (B, 64, 64, 3)."""
-        return torch.cat([self.penultimate(x) for x in chunks(images)])
+        return torch.cat(in_chunks(self, "penultimate", images))
 
     def examine(self, images, wants):
         """Which of its prompt's attributes each of uint8 images (B, 64, 64, 3) shows, as `right` says.
@@ -158,8 +159,10 @@ def loss(images, labels, batch, seed):
         rows = seeds.rows_at(seed, step, batch, len(images)).numpy()
         x = diffusion.pixels(images[rows])
         u = torch.rand(4, batch, 1, 1, 1, generator=g)
-        x = torch.where(u[0] < 0.3, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), x)
-        x = x * (0.8 + 0.4 * u[1]) + 0.2 * (u[2] - 0.5) + 0.08 * u[3] * torch.randn(x.shape, generator=g)
+        blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        x = torch.where(u[0] < 0.3, blurred, x)
+        noise = torch.randn(x.shape, generator=g)
+        x = x * (0.8 + 0.4 * u[1]) + 0.2 * (u[2] - 0.5) + 0.08 * u[3] * noise
         x = x.to(next(model.parameters()).device)
         with autocast(x.device):
             logits = model(x)
@@ -172,10 +175,10 @@ def loss(images, labels, batch, seed):
     return loss_at
 
 
-def chunks(images):
-    """uint8 images (B, H, W, 3) as floats in [-1, 1], a few at once."""
-    for i in range(0, len(images), 256):
-        yield diffusion.pixels(images[i : i + 256])
+def in_chunks(judge, method, images):
+    """What a method of the judge makes of uint8 images (B, H, W, 3), a few at once: a list."""
+    parts = [diffusion.pixels(images[i : i + 256]) for i in range(0, len(images), 256)]
+    return [flops.spend(partial(getattr(judge, method), x), judge, method, x.shape) for x in parts]
 
 
 @torch.inference_mode()
@@ -184,7 +187,7 @@ def read(judge, images):
 
     The confidence is the product of the four winning probabilities.
     """
-    parts = [judge(x) for x in chunks(images)]
+    parts = in_chunks(judge, "forward", images)
     best = {a: torch.cat([part[a] for part in parts]).float().softmax(1).max(1) for a in CLASSES}
     values = {a: np.array(CLASSES[a], dtype=object)[b.indices.numpy()] for a, b in best.items()}
     return values | {"confidence": torch.stack([b.values for b in best.values()]).prod(0).numpy()}

@@ -65,6 +65,14 @@ def taken(images, seed, step, batch, device):
     return rows, diffusion.pixels(images[rows.numpy()]).to(device)
 
 
+def reconstruction(x, y, posterior):
+    """What is lost from pixels x (B, 3, H, W) to y, by latents of a posterior, and its terms."""
+    l1, l2 = (y - x).abs().mean(), (y - x).square().mean()
+    sharp = sum((y.diff(dim=d) - x.diff(dim=d)).abs().mean() for d in (2, 3))
+    kl = posterior.kl().float().mean() / posterior.mean[0].numel()
+    return l1 + l2 + sharp + 5e-4 * kl, {"l1": l1, "l2": l2, "kl": kl}
+
+
 def autoencoder_loss(images, batch, seed):
     """L1 + L2 + edges + KL / 2,000 on reconstructions of uint8 images (N, 64, 64, 3)."""
 
@@ -74,10 +82,7 @@ def autoencoder_loss(images, batch, seed):
             posterior = model.encode(x).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=seeds.generator(seed, step)).to(x.device)
             y = model.decode(posterior.mean + posterior.std * noise).sample.float()
-        l1, l2 = (y - x).abs().mean(), (y - x).square().mean()
-        sharp = sum((y.diff(dim=d) - x.diff(dim=d)).abs().mean() for d in (2, 3))
-        kl = posterior.kl().float().mean() / posterior.mean[0].numel()
-        return l1 + l2 + sharp + 5e-4 * kl, {"l1": l1, "l2": l2, "kl": kl}
+        return reconstruction(x, y, posterior)
 
     return loss_at
 
@@ -90,7 +95,8 @@ def contrastive(logits, captions, missed):
     """
     same = (captions[:, None] == captions[None]).all(-1).float()
     target = same / same.sum(1, keepdim=True)
-    of_image = F.cross_entropy(torch.cat([logits, missed], 1), F.pad(target, (0, missed.shape[1])))
+    wide = F.pad(target, (0, missed.shape[1]))
+    of_image = F.cross_entropy(torch.cat([logits, missed], 1), wide)
     return (of_image + F.cross_entropy(logits.T, target)) / 2
 
 
@@ -202,16 +208,19 @@ def unet_loss(pipe, encoded, density, min_snr, batch, seed):
         if not pairs:
             images, captions, _ = world.pairs(batch, seed, step * batch)
             pairs = batches.encode(pipe, zip(images, captions, strict=True))
-        mean, std, text = pairs.take(seeds.rows_at(seed + 1, step, batch, len(pairs)))
+        rows = seeds.rows_at(seed + 1, step, batch, len(pairs))
+        mean, std, text = pairs.take(rows)
         timesteps = torch.randint(total, (batch,), generator=g)
         dropped = torch.rand(batch, 1, 1, generator=g) < DROP
         if density == "logit-normal":
             timesteps = (total * torch.randn(batch, generator=g).sigmoid()).long()
         each = (seeds.generator(seed, step, row) for row in range(batch))
-        drawn, noise = torch.stack([torch.randn(2, *mean.shape[1:], generator=g) for g in each], 1)
+        both = [torch.randn(2, *mean.shape[1:], generator=g) for g in each]
+        drawn, noise = torch.stack(both, 1)
         inputs = mean + std * drawn, torch.where(dropped, empty, text), timesteps, noise
         inputs = (x.to(model.device) for x in inputs)
-        error = losses.denoising(diffusion.predictor(model), scheduler, *inputs, min_snr)
+        predict = diffusion.predictor(model)
+        error = losses.denoising(predict, scheduler, *inputs, min_snr)
         return error.mean(), {}
 
     return loss_at

@@ -1,13 +1,11 @@
 """A person's own pictures and labels, of any wording, run from 02 to 05 by two parameters."""
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+import shells
 from PIL import Image
 
 SAID = ("my dog, on the sofa", "ein Haus am See", "猫が二匹", "[V] dog", "NA", "two red cats", "a hut " * 60)
@@ -36,17 +34,11 @@ def own(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_parameters_take_own_pictures_and_labels_through_the_book(own, monkeypatch):
-    monkeypatch.setenv("RLHF_NB_RUNS", str(own / "runs"))
-    given = {
-        "02_generate": ["-p", "pictures", own / "own"],
-        "03_feedback": ["-p", "imported", own / "labels.csv"],
-    }
-    for name in ("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align"):
-        command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{name}.ipynb", own / "out.ipynb"]
-        command = [*map(str, [*command, "--no-progress-bar", *given.get(name, ())])]
-        done = subprocess.run(command, cwd=ROOT / "notebooks", capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr[-2000:]
+def test_two_parameters_take_own_pictures_and_labels_through_the_book(own):
+    given = dict.fromkeys(("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align"), {})
+    given["02_generate"] = {"pictures": str(own / "own")}
+    given["03_feedback"] = {"imported": str(own / "labels.csv")}
+    shells.executed(given, RLHF_NB_RUNS=f"{own}/runs")
     labels = pd.read_csv(own / "runs/smoke/feedback/labels.csv")
     assert len(labels) == 6 * len(SAID) and labels.label.notna().all()
     assert (own / "runs/smoke/align/manifest.json").exists()

@@ -30,17 +30,19 @@ def through(smoke, runs_folder, tmp_path):
         ]
         Store(runs_folder / "smoke/people.sqlite").add(said)
         for name in names:
-            given = {"raters": 0} if name == "03_feedback" else {"updates": 4, "seeds": 1, "study_updates": 2}
-            run.execute(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb", given)
+            given = {"03_feedback": {"raters": 0}, "04_reward": {"updates": 4, "seeds": 1}}
+            run.execute(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb", given.get(name, {}))
 
     return execute
 
 
 @pytest.mark.slow
 def test_two_people_teach_a_reward(through):
-    through(lambda who, i: "skip" if who == "bob" and i % 9 == 0 else ("good", "bad")[i % 2], *STAGES)
+    through(
+        lambda who, i: "skip" if who == "bob" and i % 9 == 0 else ("good", "bad")[i % 2], *STAGES, "10_stress"
+    )
     card = files.read_json(runs.result("smoke", "reward", "model/card.json"), "labels")
-    assert card["labels"] > 100 and (runs.result("smoke", "reward", "ceiling.csv")).exists()
+    assert card["labels"] > 100 and runs.result("smoke", "stress", "study.csv").exists()
 
 
 STAGES = ("03_feedback", "04_reward")

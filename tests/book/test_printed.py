@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from rlhf_nb import config, diffusion, evaluate, files, losses, pictures, reward
+from rlhf_nb.study import league
 from rlhf_nb.toy import judge, world
 
 pytestmark = pytest.mark.slow
@@ -62,7 +63,13 @@ def side(low, high, words=("borne out", "refuted", "undecided")):
     return words[0] if low > 0 else words[1] if high < 0 else words[2]
 
 
-@pytest.mark.parametrize("stem", ["04_reward", "06_evaluate", "07_best_of_n", "08_data", "09_sensitivity"])
+@pytest.mark.parametrize(
+    "stem",
+    [
+        *("04_reward", "05_align", "06_evaluate", "07_best_of_n", "08_data"),
+        *("09_sensitivity", "10_stress", "11_reach"),
+    ],
+)
 def test_an_effect_lies_in_its_interval(said, stem):
     found = [
         list(map(float, m))
@@ -77,13 +84,14 @@ def test_an_effect_lies_in_its_interval(said, stem):
     [
         ("reward", "pairwise.csv"),
         ("reward", "gains.csv"),
-        ("reward", "study.csv"),
-        ("reward", "confused.csv"),
+        ("stress", "study.csv"),
+        ("stress", "confused.csv"),
         ("evaluate", "accuracy.csv"),
         ("evaluate", "paired.csv"),
-        ("evaluate", "attribute_gains.csv"),
+        ("reach", "attribute_gains.csv"),
         ("evaluate", "guidance_gain.csv"),
-        ("evaluate", "attributes.csv"),
+        ("reach", "gains.csv"),
+        ("reach", "attributes.csv"),
         ("best_of_n", "best_of_n.csv"),
         ("data", "controls.csv"),
         ("sensitivity", "frontier.csv"),
@@ -154,28 +162,18 @@ def test_feedback(smoke, kept, said):
     assert (plain == decided[plain.index]).mean() > 0.9 and (
         decided == labels.set_index("image").truth[decided.index]
     ).mean() > 0.7
-    last = said("03_feedback")[-1]
-    assert last.startswith(f"fewest good pictures: {table2.set_index('category').good.idxmin()}, ")
-    assert last.endswith("raters caught: " + (", ".join(raters.rater[raters.caught]) or "none"))
+    caught, hardest = said("03_feedback")[-2:]
+    assert caught.endswith("raters caught: " + (", ".join(raters.rater[raters.caught]) or "none"))
+    assert f"fewest good pictures: {table2.set_index('category').good.idxmin()}, " in hardest
 
 
 def test_the_reward_is_trained_with_both_losses(kept):
     log, settings = kept("reward", "log.csv"), config.settings("reward")
     assert np.allclose(log.loss, log.mse + settings.lam * log.pc) and (log.pc > 1).all()
-    shares = kept("reward", "pairwise.csv").set_index(["split", "group"]).share
+    shares = kept("reward", "pairwise.csv").query("`pairs of` == 'one prompt'")
+    shares = shares.query("scored == 'with prompt classification'").set_index("split").share
     numbers = kept("reward", "numbers.json")
-    for key, split in (
-        ("seen", "seen"),
-        ("heldout", "held-out"),
-        ("unseen", "unseen objects"),
-        ("ood", "out of distribution"),
-    ):
-        for short, group in (
-            ("clip", "CLIP similarity"),
-            ("mse", "without prompt classification"),
-            ("pc", "with prompt classification"),
-        ):
-            assert numbers[f"{key}_{short}"] == pytest.approx(shares[split, group])
+    assert len(shares) == 5 and {name: numbers[name] for name in shares.index} == pytest.approx(dict(shares))
 
 
 def test_pairs_by_the_reward_that_was_kept(smoke, kept):
@@ -199,7 +197,8 @@ def test_pairs_by_the_reward_that_was_kept(smoke, kept):
         .set_index(["scored", "against"])
         .share
     )
-    shares = kept("reward", "pairwise.csv").query("split == 'held-out'").set_index("group").share
+    shares = kept("reward", "pairwise.csv").query("split == 'held-out' and `pairs of` == 'one prompt'")
+    shares = shares.set_index("scored").share
     assert shares["CLIP similarity"] == pytest.approx(cosine)
     for scored, against in gains.index:
         assert gains[scored, against] == pytest.approx(shares[scored] - shares[against])
@@ -238,7 +237,7 @@ def test_training_is_equation_two(smoke, kept, pipe):
     assert files.weights_digest(tuned) != files.weights_digest(pipe.unet)
 
 
-def test_accuracy_sums_up_the_verdicts(kept, said):
+def test_accuracy_sums_up_the_verdicts(kept):
     verdicts, accuracy, paired = (kept("evaluate", f"{n}.csv") for n in ("verdicts", "accuracy", "paired"))
     whole = verdicts[verdicts.category == "combination"]
     assert (whole["all"] == whole[ATTRIBUTES].all(axis=1)).all()
@@ -254,15 +253,15 @@ def test_accuracy_sums_up_the_verdicts(kept, said):
         assert (row.won, row.lost, row.n) == ((one & ~other).sum(), (other & ~one).sum(), len(one))
         assert row.difference == pytest.approx(one.mean() - other.mean())
     held = whole[whole.split == "heldout"].groupby("condition")[[*ATTRIBUTES, "all"]].mean()
-    attributes = kept("evaluate", "attributes.csv").set_index(["attribute", "group"]).share
-    gains = kept("evaluate", "attribute_gains.csv").set_index("attribute").difference
+    attributes = kept("reach", "attributes.csv").set_index(["attribute", "group"]).share
+    gains = kept("reach", "attribute_gains.csv").set_index("attribute").difference
     for a in (*ATTRIBUTES, "all"):
         assert (attributes[a, "base"], attributes[a, "tuned"]) == (
             pytest.approx(held[a]["base"]),
             pytest.approx(held[a]["tuned"]),
         )
         assert a == "all" or gains[a] == pytest.approx(held[a]["tuned"] - held[a]["base"])
-    categories = kept("evaluate", "categories.csv").set_index(["split", "category", "group"]).share
+    categories = kept("reach", "categories.csv").set_index(["split", "category", "group"]).share
     each = (
         verdicts.assign(split=verdicts.split.map(CALLED))
         .groupby(["split", "category", "condition"])["all"]
@@ -272,12 +271,21 @@ def test_accuracy_sums_up_the_verdicts(kept, said):
         assert condition not in ("base", "tuned") or categories[split, category, condition] == pytest.approx(
             share
         )
-    shown = next(
-        line
-        for line in said("06_evaluate", "accuracy.assign(**100 * accuracy")
-        if line.endswith("| base | " + " | ".join(line.split(" | ")[3:]))
-    )
-    assert shown.split(" | ")[1:3] == ["seen prompts", "base"]
+
+
+def test_the_gains_are_those_of_their_tables(kept):
+    gains, fresh = kept("reach", "gains.csv"), kept("reach", "fresh.csv")
+    parts = [kept("evaluate", "paired.csv"), fresh[fresh["measured before"] == "no"]]
+    parts.append(kept("reach", "attribute_gains.csv").drop(columns="split"))
+    expected = pd.concat(parts)
+    found = gains.head(len(expected))
+    assert (found.source == "this run").all() and np.allclose(found.difference, expected.difference)
+    names = expected.split.fillna(expected.attribute)
+    assert found.name.tolist() == [f"{name}, {n}" for name, n in zip(names, expected.n, strict=True)]
+    by_eye = gains[gains.group.str.startswith("held-out, by eye")]
+    assert by_eye.updates.isna().all() and (by_eye.source == "recorded").all()
+    eye = kept("reach", "eye.csv").query("by == 'eye'")
+    assert by_eye.difference.tolist() == pytest.approx(eye.difference.tolist())
 
 
 def test_each_model_is_drawn_at_its_best_guidance(kept, said):
@@ -308,9 +316,7 @@ def test_arms_are_who_they_are_called(smoke, kept, pipe):
 
 def test_the_claim_is_decided_by_its_intervals(kept, said):
     numbers = kept("evaluate", "numbers.json")
-    box = next(
-        line for line in said("06_evaluate") if line.startswith("On ") and "First half of the claim" in line
-    )
+    box = "\n".join(said("06_evaluate")[-6:])
     first, second = re.findall(r"\*\*(borne out|refuted|undecided)\*\*", box)
     assert first == (
         "borne out" if numbers["gain_low"] > 0 else "refuted" if numbers["gain_high"] < 0 else "undecided"
@@ -350,7 +356,7 @@ def test_the_claim_is_decided_by_its_intervals(kept, said):
 
 def test_votes_add_up(kept):
     for stage, asked in (
-        ("evaluate", ["alignment"] * 3 + ["fidelity"] * 3),
+        ("reach", ["alignment"] * 3 + ["fidelity"] * 3),
         ("best_of_n", ["alignment"] * 2 + ["fidelity"] * 2),
     ):
         votes = kept(stage, "votes.csv")
@@ -370,15 +376,15 @@ def test_best_of_n(kept, said):
     )  # who ranks by the reward keeps the higher one
     assert np.allclose(curves.gain_share, curves.share - oracle.share[1])
     assert oracle.loc[1, ["share", "reward"]].equals(learnt.loc[1, ["share", "reward"]])  # one try is one try
-    last = said("07_best_of_n", "by the oracle {hits")[-1]
+    last = " ".join(said("07_best_of_n", "by the oracle {ceiling"))
     one, best, ceiling, _ = map(float, re.findall(r"(\d+\.\d)%", last))
     assert (one, best, ceiling) == tuple(
         round(100 * v, 1) for v in (learnt.share.iloc[0], learnt.share.iloc[-1], oracle.share.iloc[-1])
     )
-    told = next(
-        line for line in said("07_best_of_n") if "By how much the reward rises more than the truth" in line
-    )
-    low, high, word = re.search(rf"\[({NUMBER}), ({NUMBER})\], (.*), if its scale", told).groups()
+    told = " ".join(said("07_best_of_n", "By how much the reward rises more than the truth"))
+    low, high, word = re.search(
+        rf"truth: \S+ points \[({NUMBER}), ({NUMBER})\], (.*), if its scale", told
+    ).groups()
     words = (
         "a reward that fools itself",
         "below nothing, so the truth rises more",
@@ -410,7 +416,7 @@ def test_experiments_sum_up_their_points(smoke, kept, said):
 
 
 def test_what_holds(kept, said):
-    verdicts = kept("sensitivity", "verdicts.csv")
+    verdicts = kept("verdicts", "verdicts.csv")
     for row in verdicts.itertuples():
         found = re.fullmatch(rf"{NUMBER} \[({NUMBER}), ({NUMBER})\]", row.here)
         assert row.verdict == (
@@ -418,11 +424,11 @@ def test_what_holds(kept, said):
         ), row
         assert bool(found) == (row.verdict != "no result") or "nan" in row.here
         assert row[7] in (row.verdict, "undecided")
-    for name, line in zip(("verdict", "after Holm"), said("09_sensitivity")[-2:], strict=True):
-        counts = verdicts[name].value_counts()
-        assert line == f"{name}: " + "; ".join(
-            f"{counts.get(v, 0)} {v}" for v in ("borne out", "undecided", "refuted", "no result")
-        )
+    words = ("borne out", "refuted", "undecided", "no result")
+    counts = verdicts["after Holm"].value_counts()
+    last = said("13_verdicts")[-1]
+    assert last.startswith(f"- of all {len(verdicts)} lines: ")
+    assert last.endswith(", ".join(f"{counts.get(v, 0)} {v}" for v in words))
     claims = dict(zip(verdicts.claim, verdicts.here, strict=True))
     for row in kept("evaluate", "paired.csv").itertuples():  # E and R repeat the chapters' own numbers
         if row.split != "seen prompts":
@@ -430,7 +436,7 @@ def test_what_holds(kept, said):
                 claims[f"tuning raises accuracy: {row.split}, one seed"]
                 == f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
             )
-    votes = kept("evaluate", "votes.csv").query("prompts == 'all'").set_index("asked")
+    votes = kept("reach", "votes.csv").query("prompts == 'all'").set_index("asked")
     for claim, gap in (
         ("tuned model for alignment", votes.win["alignment"] - votes.lose["alignment"]),
         ("base model for fidelity", votes.lose["fidelity"] - votes.win["fidelity"]),
@@ -439,49 +445,75 @@ def test_what_holds(kept, said):
         assert said_there == pytest.approx(gap, abs=0.051)
 
 
-def test_choices_and_costs(kept, said):
-    choices, heads = (
-        kept("sensitivity", "choices.csv"),
-        kept("reward", "study.csv").query("split == 'held-out'"),
-    )
-    parts = [
-        kept(stage, f"{name}.csv")
-        for stage, names in (
-            ("data", ("controls", "data", "feedback")),
-            ("sensitivity", ("frontier", "budget", "guidance", "breadth", "failure")),
-        )
-        for name in names
-    ]
-    assert len(choices) == sum(map(len, parts)) and np.allclose(
-        choices.gain, 100 * pd.concat([p for p in parts if len(p)]).difference
-    )
-    told = kept("sensitivity", "reward_choices.csv")
-    assert told.choice.tolist() == heads.study.tolist() and np.allclose(told.accuracy, 100 * heads.share)
-    routes = said("09_sensitivity", 'names = {"drawing": "drawing, s"')[1:]
-    paying = kept("data", "controls.csv").query("low > 0 and arm != 'oracle'")
-    assert (
-        len(routes)
-        == len(paying) + (kept("best_of_n", "best_of_n.csv").query("group == 'learnt reward'").n > 1).sum()
-    )
+def test_one_line_a_claim(kept, said):
+    """Each says what its first line of the long table does, and is sorted by how sure that is."""
+    verdicts = kept("verdicts", "verdicts.csv")
+    told = said("13_verdicts", "verdicts.listed")
+    heads, _, *rows = (re.split(r" ?\| ?", line)[1:-1] for line in told)
+    assert heads == ["", "claim", "this run", "verdict", "all its lines", "look"]
+    assert sorted(row[0] for row in rows) == [f"{kind}{k}" for kind in "ER" for k in range(1, 9)]
+    order = []
+    for code, _, here, word, lines, *_ in rows:
+        of = verdicts[verdicts.code == code]
+        if not len(of):
+            assert code in ("E8", "R4", "R5")
+            continue
+        first = of.iloc[0]
+        verdict = first["after Holm"]
+        missed = code < "R" and verdict in ("refuted", "undecided")
+        assert here == first.here and word == (f"**not reproduced** ({verdict})" if missed else verdict)
+        assert sum(map(int, re.findall(r"\d+", lines))) == len(of)
+        order.append(["borne out", "refuted", "undecided", "no result"].index(verdict))
+    assert order == sorted(order)
+
+
+def test_the_league_says_what_its_tables_have(kept, said):
+    """No row is recorded at smoke scale: every table but that of the hypotheses is empty, and it says so."""
+    claims, printed = kept("league", "claims.csv"), "\n".join(said("12_league"))
+    assert len(claims) == len(league.plan().hypotheses) and (claims.holm == 1).all()
+    assert f"Of {len(claims)} published orderings 0 hold and 0 are reversed" in printed
+    assert not any(len(kept("league", f"{name}.csv")) for name in ("gains", "knobs", "curves"))
+    assert printed.count("No rows yet: `make sweeps sweep=league`") == 2
+    tuning = kept("league", "tuning.csv")
+    assert tuning.share.isna().all() and tuning.groupby("row").size().eq(3).all()
+
+
+def test_every_design_choice(kept):
+    """A line for every setting that a chapter's table has, with its numbers."""
+    choices = kept("sensitivity", "choices.csv")
+    tables = {
+        "data": {"controls": ["arm"], "feedback": ["raters", "error", "label_share"]},
+        "sensitivity": {"frontier": ["power", "beta"], "budget": ["arm", "updates"]},
+    }
+    for stage, names in tables.items():
+        for name, dials in names.items():
+            table = kept(stage, f"{name}.csv")
+            both = table.merge(choices, on=[*dials, "split", "guidance", "source"], suffixes=("", "_told"))
+            told = both[np.isclose(both.difference, both.difference_told)]
+            assert len(told[dials].drop_duplicates()) == len(table) and np.allclose(told.low, told.low_told)
+    assert not choices.drop(columns=["share", "difference", "low", "high"]).duplicated().any()
 
 
 def test_the_small_model_is_told_as_it_is(smoke, kept, said):
-    gates, lines = kept("pretrain", "gates.csv"), said("A1_pretrain", "'passed' if good")
-    for line in lines:
-        word, guidance, gate = re.match(r"(passed|FAILED) at guidance ([\d.]+): (.*)", line).groups()
-        share = gates[gates.guidance == float(guidance)].set_index("attribute").share
-        each = share.drop(["all", "mixed"])
-        holds = {
-            "all right in 25 to 60 %": 0.25 <= share["all"] <= 0.6,
-            "count the weakest": each.idxmin() == "count",
-            "count in 35 to 80 %": 0.35 <= each["count"] <= 0.8,
-            "colour in at most 97 %": each["colour"] <= 0.97,
-            "object in at least 93 %": each["object"] >= 0.93,
-            "background in at least 93 %": each["background"] >= 0.93,
-            "mixed objects in at most 4 %": share["mixed"] <= 0.04,
-        }
-        assert word == ("passed" if holds[gate] else "FAILED"), line
+    table = kept("pretrain", "gates.csv").pivot(index="guidance", columns="attribute", values="share")
+    at, more = table.index
+    lines = said("A1_pretrain", "held, at_more")
+    lines = [line for line in lines if line.endswith(("passed", "FAILED"))]
     assert len(lines) == 14
+    for guidance, part in (at, lines[:7]), (more, lines[7:]):
+        share = table.loc[guidance]
+        least = share[["object", "colour", "background"]].min()
+        holds = {
+            "all": 0.25 <= share["all"] <= 0.6,
+            "others above count": least >= share["count"],
+            "count": 0.35 <= share["count"] <= 0.8,
+            "colour": share["colour"] <= 0.97,
+            "object": share["object"] >= 0.93,
+            "background": share["background"] >= 0.93,
+            "mixed": share["mixed"] <= 0.04,
+        }
+        found = {line.split(" | ")[0]: line.split(" | ")[-1] for line in part}
+        assert found == {gate: "passed" if good else "FAILED" for gate, good in holds.items()}
     settings, reader = (
         config.settings("pretrain"),
         judge.load(smoke / "runs" / "smoke" / "pretrain" / "bundle" / "judge"),

@@ -1,7 +1,6 @@
 """The doors of what the stages write and read: tables, JSON files, attempts; opened as the stages do."""
 
 import importlib.util
-import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -13,25 +12,20 @@ from doors import kinds
 from doors.doors import Door, notebook, objects, of_file, tables
 
 from rlhf_nb import align, config, files, hub, prompts, reward, runs
-from rlhf_nb.page import front
+from rlhf_nb.page import tables as kept
+from rlhf_nb.page import testbed, verdicts
 from rlhf_nb.pictures import ImageFolder
-from rlhf_nb.study import point, points, record
+from rlhf_nb.study import findings, point, record
 
-CLAIMS = config.read(points.SWEEPS.with_name("claims.yaml"))["claims"]
+CLAIMS = config.read(verdicts.CLAIMS)["claims"]
 
 
-def build():
-    """The module that builds the book."""
-    spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
+def of_book(name):
+    """A module that builds the book."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def nine(box, *starts):
-    """Statements of 09 on this box's tables."""
-    given = {"run": box.run, "settings": box.run.settings, "of_reward": {}, "of_models": {}}
-    return notebook("09_sensitivity", *starts, **given)
 
 
 def numeric(table, columns):
@@ -53,121 +47,79 @@ def read_prompts(box):
     found = notebook("07_best_of_n", "heldout =", "table =", "rows =", run=box.run, settings=settings)
     prompts.wants(found["rows"])
     align.Watch(box.align, box.pipe, None, box.clip)
-    nine(box, "columns =", "table =", "asked =", "narrow =", "number =", "groups =")
+    notebook("09_sensitivity", "columns =", "table =", "asked =", "narrow =", run=box.run)
 
 
 def read_images(box):
-    """As 03, 04, 05 and 09 read the images."""
+    """As 03, 04 and 05 read the images."""
     found = notebook("03_feedback", "images =", "rows =", run=box.run)
     prompts.wants(found["images"].rows)
     align.labelled(found["images"])
-    images = notebook("04_reward", "images =", run=box.run)["images"]
-    prompts.wants(images.rows)
-    return images[[0, len(images) - 1]]
+    return found["images"][[0, len(found["images"]) - 1]]
 
 
 def read_labels(box):
-    """As 04, 08 and 09 read the labels."""
-    given = {"run": box.run, "settings": box.defaults["reward"], "images": box.images}
-    found = notebook("04_reward", "labels =", "learn, check", **given)
-    torch.tensor(found["learn"].label.to_numpy(), dtype=torch.float32)
+    """As 04, 08 and 13 read the labels."""
+    labels = reward.labelled(box.run.read("feedback", "labels.csv"), box.images)
+    torch.tensor(reward.parted(labels, 0)[0].label.to_numpy(), dtype=torch.float32)
     point.labels_for(box.study, box.images)
-    nine(box, "def read", 'labels = read("feedback"', "by_category =", "shares =")
-
-
-def read_agreement(box):
-    """As 04 reads what raters agree on."""
-    found = notebook("04_reward", "agreement =", "kappa =", run=box.run)
-    json.dumps(found["kappa"].to_dict())
-
-
-def read_best_of_n(box):
-    found = nine(box, "def read", "choosing =", "choosing =")
-    nine_said = [f"n = {n}: {100 * g:+.1f}" for n, g in found["choosing"].gain_share.items()]
-    assert nine_said
-    claimed(box, "best_of_n/best_of_n")
+    verdicts.harder(box.run)
 
 
 def claimed(box, name):
-    """As 09 reads a table that a claim is about."""
-    found = nine(box, "def read", "CALLED =", "def lead", "def table_of")
+    """As 13 reads a table that a claim is about."""
     for claim in CLAIMS:
         if claim.get("table") == name:
-            rows = found["table_of"](name).query(claim.get("query", "index == index"))
+            rows = verdicts.table_of(box.run, name).query(claim.get("query", "index == index"))
             effect = claim.get("effect", "difference")
             [(float(row[effect]), float(row["low"]), float(row["high"])) for row in rows.to_dict("records")]
 
 
-def read_front(box, name):
-    """As the front page reads table `name` of 06, by its lines alone."""
-    every = front.LINES
-    front.LINES = [line for line in every if line[1] == name]
-    try:
-        numeric(front.table(box.run), ["gain", "low", "high", "prompts"])
-    finally:
-        front.LINES = every
-
-
-def read_sentences(box):
-    front.sentences(box.run)
-
-
-def read_choices(box, stage, name):
-    """As 09 lists what another chapter has found."""
-    table = nine(box, "def read")["read"](stage, name)
-    dials = [*table.loc[:, :"split"]][:-1]
-    for row in table.to_dict("records"):
-        [f"{dial} {row[dial]}".removesuffix(".0") for dial in dials]
-        f"{row['holm']:.0e}"
-    claimed(box, f"{stage}/{name}")
-
-
 def read_study(box):
-    """As 06, 08 and 09 read what experiments have found."""
-    record.look(box.run, "controls", ["arm"])
-
-
-def read_log(path):
-    """As A1 reads the log of a training, which it then draws."""
-    table = notebook("A1_pretrain", "    loss = files", path=path)["loss"]
-    numeric(table, ["loss"])
+    """As 08, 09 and 11 read what experiments have found."""
+    findings.look(box.run, "controls", ["arm"])
 
 
 def read_verdicts(box):
-    nine(box, "def read", "hits =", "gaps =")
+    verdicts.weakest(box.run)
+    of_book("frontpage").compared(box.scale)
 
 
 def read_heads(box):
-    found = nine(box, "def read", "heads =", "names =", "percent =", "levels =", "levels[")
-    numeric(found["levels"], found["percent"])
-    claimed(box, "reward/study")
+    kept.read(box.run, "stress/study")
+    claimed(box, "stress/study")
 
 
 def read_novelty(box):
-    found = nine(box, "def read", "def apart", "novelty =")
-    found["apart"](found["novelty"].iloc[0], found["novelty"].iloc[-1])
+    verdicts.novelty(box.run)
 
 
 def read_diversity(box):
-    nine(box, "def read", "diversity =", "change =")
-    front.sentences(box.run)
+    verdicts.diversity(box.run)
 
 
 def read_eye(box):
-    """As 06 reads what was judged by eye."""
-    found = notebook("06_evaluate", "path =", "print(", "eye =", "sheet =", "tiles =")
+    """As 11 reads what was judged by eye."""
+    found = notebook("11_reach", "path =", "when =", "eye =", "sheet =", "tiles =")
     prompts.wants(found["eye"])
     found["eye"].assign(judge=True).groupby("group").eye.mean()
 
 
+def read_voted(box):
+    """As 11 reads the pictures that raters compare, and what was found right of them."""
+    kept = files.read_table(box.run.read("evaluate", "pictures/metadata.csv"))
+    pictures = notebook("11_reach", "pictures =", run=box.run)["pictures"]
+    assert len(pictures[:]) == len(kept)
+    kept[["right", "plausible"]].to_numpy().reshape(2, -1, 4).sum(2)
+
+
 def read_numbers(box):
-    """As 07, 09 and the front page read the numbers of 06."""
+    """As 07, 13 and the front page read the numbers of 06."""
     found = notebook("07_best_of_n", "chosen =", "guidance =", run=box.run)
     assert float(found["guidance"]) >= 0
-    numbers = nine(box, "numbers =")["numbers"]
-    [1.1 - numbers[c] for c in ("frechet_ratio", "ratio_high", "ratio_low")]
-    front.sentences(box.run)
-    read_front(box, "paired")
+    verdicts.below(box.run)
+    front = of_book("frontpage")
+    front.verdicts(box.scale), front.result(box.scale)
 
 
 READ = {  # table: how the program reads it
@@ -175,38 +127,27 @@ READ = {  # table: how the program reads it
     "generate/images/metadata.csv": read_images,
     "feedback/labels.csv": read_labels,
     "feedback/raters.csv": lambda box: record.basis("smoke"),
-    "feedback/agreement.csv": read_agreement,
-    "reward/gains.csv": read_sentences,
-    "reward/study.csv": read_heads,
-    "reward/novelty.csv": read_novelty,
+    "stress/study.csv": read_heads,
+    "stress/novelty.csv": read_novelty,
     "evaluate/verdicts.csv": read_verdicts,
     "evaluate/diversity.csv": read_diversity,
-    "best_of_n/best_of_n.csv": read_best_of_n,
-    "sensitivity/front.csv": lambda box: build().how_far(box.result("sensitivity", "front.csv")),
-    **{
-        f"evaluate/{name}.csv": partial(read_front, name=name)
-        for name in ("paired", "fresh", "eye", "seeds_fresh", "reward_over_random")
-    },
-    "evaluate/seeds.csv": lambda box: (read_front(box, "seeds"), read_choices(box, "evaluate", "seeds")),
-    **{
-        f"data/{n}.csv": partial(read_choices, stage="data", name=n) for n in ("controls", "data", "feedback")
-    },
+    "best_of_n/best_of_n.csv": lambda box: claimed(box, "best_of_n/best_of_n"),
+    "evaluate/pictures/metadata.csv": read_voted,
 }
 CLAIMED = {claim["table"] for claim in CLAIMS if "table" in claim}
 WRITTEN = {  # tables for people, which no stage reads: by the reader of tables
     "align": ("log", "curve"),
-    "evaluate": (
-        *("accuracy", "votes", "guidance_gain", "guidance", "attribute_gains", "quality", "attributes"),
-        *("fidelity", "categories"),
-    ),
-    "feedback": ("table2",),
-    "sensitivity": (
-        *("verdicts", "choices", "frontier", "reward_choices", "failure", "guidance", "breadth", "budget"),
-    ),
-    "best_of_n": ("votes",),
-    "data": ("nearer", "rewards"),
-    "reward": ("pairwise", "across", "log", "confused", "half", "calibration", "ceiling"),
-    "pretrain": ("gates", "judge", "eye", "bundle/curve"),
+    "evaluate": ("accuracy", "guidance_gain", "guidance", "quality", "fidelity"),
+    "reach": ("votes", "attribute_gains", "attributes", "categories", "gains", "fresh"),
+    "feedback": ("table2", "agreement"),
+    "sensitivity": ("choices", "frontier", "failure", "guidance", "breadth", "budget"),
+    "verdicts": ("verdicts",),
+    "league": ("gains", "claims", "curves", "knobs", "tuning"),
+    "best_of_n": ("best_of_n", "votes"),
+    "data": ("controls", "data", "feedback", "nearer", "rewards"),
+    "reward": ("pairwise", "log"),
+    "stress": ("confused",),
+    "pretrain": ("gates", "judge", "eye"),
 }
 LOGS = "pretrain/bundle/logs/"
 
@@ -226,9 +167,9 @@ def opened(box, name):
     path, (stage, _, rest) = box.scale / name, name.partition("/")
     if f"{stage}/{rest.removesuffix('.csv')}" in CLAIMED:
         return partial(claimed, box, f"{stage}/{rest.removesuffix('.csv')}")
-    if name.startswith(LOGS):
-        return partial(read_log, path)
-    if unread(name):
+    if name == "pretrain/bundle/curve.csv":
+        return partial(testbed.points, path)
+    if name.startswith(LOGS) or unread(name):
         return lambda: files.read_table(path)
 
 
@@ -254,8 +195,6 @@ def of_records(box):
     study = where / "study.csv"
     yield from tables("tables", "records/study.csv", study, partial(read_study, box), columns=kinds.FEWER)
     yield from tables("tables", "records/eye.csv", where / "eye.csv", partial(read_eye, box))
-    frontier = box.run.path("frontier.csv")
-    yield from tables("tables", "attempt/frontier.csv", frontier, partial(read_sentences, box))
     eye = box.folder / "eye"
     shutil.copytree(ROOT / "tests" / "eye", eye)
     keep = pd.read_csv(eye / "metadata.csv").head(4)
@@ -273,7 +212,7 @@ def of_records(box):
 
 
 def read_manifest(box, stage):
-    """As later stages, 09 and the site read a manifest."""
+    """As later stages and the site read a manifest."""
     found = runs.manifest("smoke", stage)
     if stage in runs.NOTEBOOKS:
         runs.settings_of("smoke", stage)
@@ -281,16 +220,9 @@ def read_manifest(box, stage):
     record.finished("smoke")
     if stage in record.BEHIND:
         record.basis("smoke")
-    if stage in ("align", "generate"):
-        spent = nine(box, "def spent")["spent"]
-        assert float(spent(stage)) >= 0
-    build().provenance(box.scale)
-    runs.Run("sensitivity", box.run.settings, [stage] if stage in runs.NOTEBOOKS else ())
+    of_book("build").provenance(box.scale)
+    runs.Run("verdicts", box.run.settings, [stage] if stage in runs.NOTEBOOKS else ())
     return found
-
-
-def read_site(box):
-    build().settings(box.scale, True, True)
 
 
 def jsons(box):
@@ -303,12 +235,14 @@ def jsons(box):
             continue
         if path.name == "manifest.json":
             found[name] = partial(read_manifest, box, path.parent.relative_to(box.scale).as_posix())
-        elif name in ("evaluate/numbers.json", "sensitivity/front.json"):
-            found[name] = partial(read_numbers if stage == "evaluate" else read_site, box)
+        elif name == "evaluate/numbers.json":
+            found[name] = partial(read_numbers, box)
+        elif name == "best_of_n/numbers.json":
+            found[name] = lambda: of_book("frontpage").rival(box.scale)
         elif rest == "numbers.json":  # for people
             found[name] = lambda path=path: files.read_json(path)
-        elif name == "reward/model/card.json":
-            found[name] = lambda: reward.load(box.result("reward", "model"), box.clip)
+        elif stage == "reward" and path.name == "card.json":
+            found[name] = lambda path=path: reward.load(path.parent, box.clip)
         elif path.relative_to(box.scale).parts[:2] != ("pretrain", "bundle") and rest not in (
             "unet/config.json",
             "rival/config.json",

@@ -12,11 +12,12 @@ from conftest import ROOT
 from rlhf_nb import align, batches, config, diffusion, reward, runs
 from rlhf_nb.files import digest
 from rlhf_nb.pictures import ImageFolder
-from rlhf_nb.stages import STAGES
-from rlhf_nb.study import record
+from rlhf_nb.stages import NOTEBOOKS, STAGES
+from rlhf_nb.study import findings, record
 from rlhf_nb.toy import judge
 
-NEEDS = ("prompts", "generate", "feedback", "reward", "evaluate", "best_of_n", "data")
+UNREAD = ("align", "verdicts", "pretrain")
+NEEDS = tuple(stage for stage in NOTEBOOKS if stage not in UNREAD)
 PASSING = (".locks", ".partial")
 
 
@@ -40,14 +41,13 @@ class Box:
         self.judge = judge.load("toy/judge")
         self.images = ImageFolder(self.result("generate", "images"))
         self.engine = align.accelerator(self.defaults["align"])
-        self.run = runs.Run("sensitivity", self.defaults["sensitivity"], NEEDS)
+        self.run = runs.Run("verdicts", self.defaults["verdicts"], NEEDS)
         self.align = runs.Run("align", self.defaults["align"], align.NEEDS)
         self.study = runs.Run(
             "study/box", self.defaults["study"], ("prompts", "generate", "feedback", "reward")
         )
-        shutil.copy(self.scale / "sensitivity" / "frontier.csv", self.run.path("frontier.csv"))
         self.material = self._material()
-        record.look(self.run, "controls", ["arm"])  # imports what it needs
+        findings.look(self.run, "controls", ["arm"])  # imports what it needs
         gc.collect()
         gc.freeze()  # statsmodels collects garbage at every correction: a second each in a full memory
 

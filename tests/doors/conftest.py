@@ -1,4 +1,4 @@
-"""The box of the doors, and the table at the end of the tests."""
+"""The box of the doors."""
 
 import gc
 
@@ -12,11 +12,3 @@ def box(smoke, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         yield Box(smoke, tmp_path_factory.mktemp("doors"), patch)
         gc.unfreeze()
-
-
-def pytest_terminal_summary(terminalreporter):
-    from doors.table import summary
-
-    if lines := summary():
-        terminalreporter.section("doors")
-        terminalreporter.write_line("\n".join(lines))

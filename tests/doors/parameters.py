@@ -124,9 +124,11 @@ def start_reward(box, s):
     image = box.clip.images(box.images[0:4])
     options = s.model_dump(include={"lam", "temperature", "batch", "lr", "hidden"})
     reward.fit(box.clip, image, *among, torch.ones(4), updates=1, seed=s.seed, **options)
-    if s.study_hidden != box.defaults["reward"].study_hidden:
-        reward.Head(box.clip.width, s.study_hidden)
     fits(s.seeds, 4 * s.hidden * box.clip.width, "heads")
+
+
+def start_stress(box, s):
+    reward.Head(box.clip.width, s.hidden)
 
 
 def start_align(box, s):
@@ -208,6 +210,7 @@ STARTS = {
     "generate": start_generate,
     "feedback": start_feedback,
     "reward": start_reward,
+    "stress": start_stress,
     "align": start_align,
     "study": start_study,
     "evaluate": start_evaluate,
@@ -216,7 +219,11 @@ STARTS = {
     "pretrain": start_pretrain,
     "gpu": start_gpu,
     "data": lambda box, s: None,
+    "reach": lambda box, s: None,
     "sensitivity": lambda box, s: None,
+    "league": lambda box, s: None,
+    "methods": lambda box, s: None,
+    "verdicts": lambda box, s: None,
 }
 
 

@@ -1,5 +1,9 @@
 """Tables by group: the same numbers as group by group, in the groups' own order."""
 
+import base64
+import io
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,11 +38,25 @@ def test_models_are_compared_in_each_group():
     part = ROWS[ROWS.split == "b"]
     expected = intervals.paired(*(part["all"][part.group == model] for model in ("base", "tuned")))
     assert found.loc["b"].to_dict() == pytest.approx(expected) and expected["difference"] > 0
-    points = tables.in_points(found)
-    assert points.difference["b"] == round(100 * expected["difference"], 1) and points.n["b"] == 20
-    assert points.p.tolist() == [f"{p:.1e}" for p in intervals.holm(found.p)]
+
+
+def test_splits_get_their_names_and_stay_in_their_order():
+    rows = pd.DataFrame({"condition": ["tuned", "base", "tuned"], "split": ["ood", "seen", "heldout"]})
+    found = tables.judged(rows)
+    assert found.group.cat.categories.tolist() == ["tuned", "base"]
+    assert found.split.tolist() == ["out of distribution", "seen prompts", "held-out prompts"]
+    assert found.split.cat.categories.tolist() == list(tables.SPLITS.values())
 
 
 def test_tables_are_stacked_under_their_names():
     found = tables.stacked({"x": ROWS.head(2), "y": ROWS.head(1)}, "kind")
     assert found.kind.tolist() == ["x", "x", "y"] and found.index.tolist() == [0, 1, 2]
+
+
+def test_a_long_table_is_folded_and_can_be_downloaded_whole():
+    long = pd.DataFrame({"words": ["x" * 80, "<b>"] * 40, "number": np.arange(80) / 3})
+    found = tables.folded("80 rows of *a* sweep (`make sweeps`)", long=long).data
+    assert "<summary>80 rows of a sweep (make sweeps)</summary>" in found and found.startswith("<details")
+    assert found.count("<tr") == 81 and "x" * 80 in found and "<b>" not in found
+    packed = re.search(r'download="long.csv" href="data:text/csv;base64,([^"]+)"', found)[1]
+    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(base64.b64decode(packed))), long)

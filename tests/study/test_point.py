@@ -1,12 +1,13 @@
 """What each arm of an experiment weighs, and that a point twice is one point."""
 
+import functools
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rlhf_nb import config, pictures, reward, runs
+from rlhf_nb import config, diffusion, pictures, reward, runs
 from rlhf_nb.stages import Study
 from rlhf_nb.study import point, points
 
@@ -116,7 +117,8 @@ def test_hits_are_the_verdicts_in_the_order_of_the_prompts(pipe, reader):
     asked = pd.DataFrame({"prompt": ["Two stars.", "A red cat."], "object": ["star", "cat"]})
     asked = asked.assign(count=[2, None], colour=[None, "red"], background=None)
     given = settings(guidances=[1.0, 4.0], repeats=3)
-    first, second = point.measure(pipe, pipe.unet, reader, Score(), asked, given)
+    draw = functools.partial(diffusion.sample, pipe)
+    first, second = point.measure(draw, given.guidances, reader, Score(), asked, given)
     assert (first["guidance"], second["guidance"], first["n"]) == (1.0, 4.0, 2)
     for row in (first, second):
         assert len(row["hits"]) == 6 and row["hits"].count("x") / 6 == pytest.approx(row["all"])
