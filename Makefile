@@ -20,7 +20,7 @@ test: .venv/ready  ## lint, unit tests, notebooks against their references, stri
 	@$(BIN)/python book/vendor.py
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m pytest -m "not gpu" --numprocesses 3 --dist loadgroup
+	$(BIN)/python -m pytest -m "not gpu" --numprocesses 3 --dist loadscope
 
 lab: .venv/ready  ## step through the notebooks
 	$(BIN)/jupyter lab notebooks
