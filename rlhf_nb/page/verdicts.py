@@ -10,7 +10,7 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy.stats import t
 
-from .. import config, evaluate, files, intervals
+from .. import config, evaluate, figures, files, intervals
 from ..study import points, record
 from . import differences
 from .tables import EFFECT, SPLITS, lead, read
@@ -19,7 +19,7 @@ CLAIMS = points.SWEEPS.with_name("claims.yaml")
 WORDS = ("code", "claim", "paper", "over", "where")
 LINE = [*WORDS[:3], "here", "over", "verdict", "after Holm", "where"]
 ORDER = ("borne out", "refuted", "undecided", "no result", "to see")  # the sure ones first
-COLOURS = {"borne out": "#2a9d4a", "refuted": "#c0392b", "undecided": "grey"}  # as pictures are framed
+COLOURS = {"borne out": figures.GOOD, "refuted": figures.BAD, "undecided": "grey"}  # as pictures are framed
 
 
 def weakest(run):
