@@ -90,8 +90,8 @@ class Generate(Stage):
     per_combination: Few = 5  # images of a combination prompt (the paper: 6)
     per_test: Few = 6  # images of a prompt that measures the reward
     test_seen: Natural = 40  # seen combination prompts that also get such images
-    guidance: Guidance = 2.0  # classifier-free guidance the images are drawn with
-    steps: Few = 10  # DPM-Solver++ steps
+    guidance: Guidance = 3.0  # classifier-free guidance the images are drawn with
+    steps: Few = 8  # DPM-Solver++ steps
 
 
 class Feedback(Stage):
@@ -133,7 +133,7 @@ class Rounds(BaseModel):
     prompts: Count = 32  # labelled prompts drawn a round
     images: Few = 4  # of each of them
     guidance: Guidance = 1.0
-    steps: Few = 10
+    steps: Few = 8
 
 
 class Training(Models):
@@ -179,17 +179,17 @@ class Study(Training):
     splits: Annotated[tuple[Split, ...], Strict(False), Field(min_length=1)] = ("validation",)
     prompts: Several = 200  # combination prompts of each split
     repeats: Few = 2  # pictures of each prompt
-    guidances: Guidances = (4.0,)
+    guidances: Guidances = (3.0,)
     own_best: bool = False  # other splits than validation at guidance 1 and at the best there alone
     mixing: Sizes = ()  # steps from base to tuned model, 1 is all the way, measured on validation prompts too
-    steps: Few = 10
+    steps: Few = 8
     renders: Renders = 2000
 
 
 class Measured(Models):
     """What both chapters that measure a model take."""
 
-    steps: Few = 10
+    steps: Few = 8
     real: Place = "world"  # real pictures behind the Fréchet distance: as `pretraining` in notebook 05
     renders: Renders = 2000  # how many
     judge: Place = "toy/judge"  # or an open detector of the OWL-ViT family, for photographs
@@ -207,8 +207,8 @@ class BestOfN(Measured):
 
 
 class Tour(Models):
-    guidance: Guidance = 2.0
-    steps: Few = 10
+    guidance: Guidance = 3.0
+    steps: Few = 8
     updates: Count = 40
     judge: Place = "toy/judge"
 
@@ -244,21 +244,21 @@ class Pretrain(Stage):
     rival_attention: Naturals = (1, 2)
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     density: Literal["uniform", "logit-normal"] = "uniform"  # of the timesteps in training
-    min_snr: Size = 0.0  # gamma of the loss's weight at a timestep, 0 for equal weights
+    min_snr: Size = 5.0  # gamma of the loss's weight at a timestep, 0 for equal weights
     fresh_pairs: bool = False  # the U-Net sees no pair twice: every step renders its own
-    unet_steps: Count = 60_000
+    unet_steps: Count = 48_000
     unet_batch: Count = 64
-    unet_lr: Positive = 1e-3
-    unet_ema: Share = 0.999
-    rival_steps: Count = 12_000  # the rest as for the first
+    unet_lr: Positive = 2e-3
+    unet_ema: Share = 0.9995
+    rival_steps: Count = 9600  # the rest as for the first
     points: Count = 16  # of either training, at which its averages are kept and measured
     judge_steps: Count = 2800
     judge_batch: Count = 128
     judge_lr: Positive = 1.5e-3
     checked: Count = 2000  # fresh renders the judge is tested on
     gate_prompts: Count = 500
-    guidance: Guidance = 2.0
-    steps: Few = 10
+    guidance: Guidance = 3.0
+    steps: Few = 8
 
 
 STAGES = {
