@@ -33,7 +33,7 @@ VALUES = {"count": range(1, 7), "colour": COLOURS, "background": BACKGROUNDS}
 CATEGORIES = (*VALUES, "combination")
 ATTRIBUTES = ("object", *VALUES)
 # Splits were drawn anew whenever settings had been measured on prompts that wait for the final evaluation.
-DRAWING = 4
+DRAWING = 5
 IRREGULAR = {"mouse": "mice", "wolf": "wolves", "box": "boxes"}
 NOVELTY = {"seen": "none", "validation": "prompt", "heldout": "prompt", "unseen": "object"}
 

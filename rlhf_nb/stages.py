@@ -87,7 +87,7 @@ class Generate(Stage):
     pipeline: Place = "toy/pipeline"
     pictures: Place = ""  # own ones with prompts, in place of drawn ones: a folder, tars, tables, a hub name
     per_simple: Few = 10  # images of a count, colour or background prompt (the paper: 60)
-    per_combination: Few = 5  # images of a combination prompt (the paper: 6)
+    per_combination: Few = 4  # images of a combination prompt (the paper: 6)
     per_test: Few = 6  # images of a prompt that measures the reward
     test_seen: Natural = 40  # seen combination prompts that also get such images
     guidance: Guidance = 3.0  # classifier-free guidance the images are drawn with

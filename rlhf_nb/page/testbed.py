@@ -11,7 +11,7 @@ GATES = {  # shares that must lie from one to another: of a U-Net's pictures, th
     "all": (0.25, 0.60),
     "others above count": (0, 1),
     "count": (0.35, 0.80),
-    "colour": (0, 0.97),
+    "colour": (0, 0.99),
     "object": (0.93, 1),
     "background": (0.93, 1),
     "mixed": (0, 0.04),
