@@ -28,7 +28,7 @@ Places = Annotated[tuple[Place, ...], Strict(False), Field(min_length=1)]
 Split = Literal["validation", "seen", "heldout", "unseen", "ood"]
 Extra = Literal["checkpointing", "compile", "tensorboard"]
 Arm = Literal[
-    *("none", "reward", "given", "labels", "oracle", "shuffled", "constant", "random", "similarity")
+    *("none", "reward", "given", "labels", "eye", "oracle", "shuffled", "constant", "random", "similarity")
 ]
 
 

@@ -31,6 +31,7 @@ from .. import (
     runs,
 )
 from ..methods.drawing import mixing
+from ..toy import eye
 from . import budget, heads, points
 
 
@@ -83,15 +84,21 @@ def features(clip, images):
 
 
 def learnt(run, clip, images, rows):
-    """The reward trained as in notebook 04 on every image with a label, with this point's seed."""
+    """The reward trained as in notebook 04 on every image with a label, or on what an eye saw, with this
+    point's seed; and how many labels these were.
+    """
     s, seed = run.settings, run.settings.seed
     given = runs.settings_of(s.scale, "reward")
-    has = np.flatnonzero(rows.label.notna())
-    wants, labels = prompts.wants(rows.iloc[has]), torch.tensor(rows.label.to_numpy()[has]).float()
+    if s.arm == "eye":
+        pictures, rows, wants = eye.labelled("use == 'label'")
+        of_images = clip.images(pictures)
+    else:
+        of_images, rows = features(clip, images)[0][rows.label.notna()], rows[rows.label.notna()]
+        wants = prompts.wants(rows)
+    labels = torch.tensor(rows.label.to_numpy()).float()
     among = reward.candidates(clip, wants, given["candidates"], seed, *heads.grammar(s.scale))
-    of_images, _ = features(clip, images)
     how = {name: given[name] for name in points.HEAD}
-    return reward.fit(clip, of_images[has], *among, labels, seed=seed, **how)[0]
+    return reward.fit(clip, of_images, *among, labels, seed=seed, **how)[0], len(labels)
 
 
 def weigh(settings, clip, images, rows, score):
@@ -130,10 +137,11 @@ def train(run, pipe, reader, clip, table):
     """
     s, images = run.settings, pictures.ImageFolder(run.read("generate", "images"))
     rows = labels_for(run, images)
-    score = learnt(run, clip, images, rows) if s.arm in ("reward", "shuffled") else None
+    score, labels = None, rows.label.count() if s.arm in ("given", "labels") else 0
+    if s.arm in ("reward", "shuffled", "eye"):
+        score, labels = learnt(run, clip, images, rows)
     if s.arm == "given":
         score = reward.load(run.read("reward", "model"), clip)
-    labels = rows.label.count() if score or s.arm == "labels" else 0
     if s.drawing_guidance:
         images, rows = draw_again(run, pipe, reader, table)
     weight = weigh(s, clip, images, rows, score)
