@@ -104,6 +104,7 @@ class Explorer(Panel):
 
     def _drawn(self, prompt, seed, said):
         """The pictures, with what is read in them, as HTML."""
+        self.pipe.to([*self.unets.values()][-1].device)  # a training may have left it elsewhere
         options = {"seed": seed, **self.drawing}
         drawn = [diffusion.sample(self.pipe, [prompt], unet=of, **options)[0] for of in self.unets.values()]
         below = reading(self.reader, np.stack(drawn), said) if self.reader else [""] * len(drawn)

@@ -1,4 +1,4 @@
-"""The prompt explorer without a browser: what is typed or chosen is drawn by both models and read by the judge."""
+"""The prompt explorer without a browser: what is typed or chosen is drawn by both models and read."""
 
 import re
 
