@@ -115,9 +115,8 @@ class Labeler(Panel):
         self.typing.observe(self._typed, "value")
         self.back = w.Button(description="undo", icon="undo")
         self.back.on_click(lambda _: self.undo())
-        wrap = {"flex_flow": "row wrap"}
-        self.shown = w.HBox(layout=wrap)
-        below = w.HBox([self.typing, self.back, self.progress], layout=wrap)
+        self.shown = w.HBox()
+        below = w.HBox([self.typing, self.back, self.progress])
         super().__init__([w.HTML(f"<p>{QUESTION}</p>"), self.caption, self.shown, below])
         self._show()
 
