@@ -12,16 +12,14 @@ import ipywidgets as w
 
 from .. import config, diffusion
 from ..figures import png
-from ..prompts import COUNTS, TOY, VALUES, Attributes, phrase, plural
+from ..prompts import BACKGROUNDS, COLOURS, COUNTS, TOY, Attributes, phrase, plural
 from .export import vocabulary
 from .look import Panel
 
 KNOWN = {*vocabulary()["words"]}
-OFFERED = {name: {str(value): value for value in values} for name, values in VALUES.items()}
-OFFERED |= {
-    "count": dict(zip(COUNTS, VALUES["count"], strict=True)),
-    "object": {of: of for of in TOY.objects},
-}
+LISTED = {"colour": COLOURS, "object": TOY.objects, "background": BACKGROUNDS}
+OFFERED = {"count": {word: k for k, word in enumerate(COUNTS, 1)}}
+OFFERED |= {name: {value: value for value in values} for name, values in LISTED.items()}
 TITLES = {"count": "number", "background": "place"}
 PICTURE = '<img class="picture" alt="{}" src="data:image/png;base64,{}">'
 LINE = '<li><b class="{}">{}</b><span>{}</span>{}</li>'
@@ -45,12 +43,12 @@ def reading(reader, image, want):
     for name in ("object", *want.asked):
         mark = ("yes", "✓ right") if found[name][0] else ("no", "✗ wrong")
         lines += LINE.format(*mark, TITLES.get(name, name), getattr(want, name))
-    lines += LINE.format("", "", "objects seen", found["number"][0])
+    lines += f"<li><span>objects seen</span>{found['number'][0]}</li>"
     return f'<ul class="reading" aria-label="What the judge reads">{lines}</ul>'
 
 
 class Explorer(Panel):
-    """What `unets`, {"base" and "tuned": U-Net}, draw of a prompt, typed or put together from menus, from the same noise.
+    """What `unets`, {"base", "tuned": U-Net}, draw of a prompt, typed or from menus, from the same noise.
 
     reader: as readers.load gives it, or None. known: whether the toy world's words are all that the models
     have learnt. drawing: guidance and steps. Whatever goes wrong is told in one sentence.
@@ -69,6 +67,7 @@ class Explorer(Panel):
         self.prompt.observe(self.draw, "value")
         self.noise.observe(self.draw, "value")
         self.button.on_click(self.draw)
+        self.prompt.layout.width = "33rem"
         rows = self.menus.values(), [self.prompt], [self.button, self.noise]
         self.status, self.pair = w.HTML(), w.HTML()
         super().__init__([*(w.HBox([*row]) for row in rows), self.status, self.pair])
