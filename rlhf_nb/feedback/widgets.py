@@ -111,7 +111,7 @@ class Labeler(Panel):
             w.VBox([w.Image(layout=size), choice], layout={"padding": "4px"})
             for choice in self.choices.values()
         ]
-        self.typing = w.Text(placeholder=KEYS, layout={"width": "280px"})
+        self.typing = w.Text(placeholder=KEYS, layout={"width": "340px"})
         self.typing.observe(self._typed, "value")
         self.back = w.Button(description="undo", icon="undo")
         self.back.on_click(lambda _: self.undo())
