@@ -8,6 +8,7 @@ ALIVE = {  # what works on a page without a kernel, in `figures.live`
     f"{name}Model" for name in ("VBox", "HBox", "Stack", "Image", "Label", "IntSlider", "Play")
 }
 DEAD = "*In Jupyter a widget stands here. It needs a running program, so this page leaves it out.*"
+LABORATORY = ' <a href="../lab/index.html">The laboratory</a> draws and labels in your browser.'
 
 
 def folded(cell):
@@ -22,15 +23,15 @@ def _models(state, key):
     return {model["model_name"]}.union(*(_models(state, child) for child in inner))
 
 
-def _alive(outputs, state):
-    """Outputs without finished progress bars; for other widgets that need a kernel stands a sentence."""
+def _alive(outputs, state, instead):
+    """Outputs without finished progress bars; for other widgets that need a kernel stands `instead`."""
     for output in outputs:
         view = output.get("data", {}).get(VIEW)
         models = _models(state, view["model_id"]) if view else set()
         if models <= ALIVE:
             yield output
         elif "FloatProgressModel" not in models:
-            yield {"output_type": "display_data", "data": {"text/markdown": DEAD}, "metadata": {}}
+            yield {"output_type": "display_data", "data": {"text/markdown": instead}, "metadata": {}}
 
 
 def _pictured(cell):
@@ -65,17 +66,18 @@ def _merged(cells):
     return found
 
 
-def arranged(notebook):
+def arranged(notebook, instead=DEAD):
     """An executed notebook (JSON as a dict) in the order of its page; what is given stays as it is.
 
     Folded cells without outputs that stand before the first picture move below it; folded neighbours without
-    outputs between them become one; parameters that papermill added are folded.
+    outputs between them become one; parameters that papermill added are folded. `instead` (Markdown) stands
+    for each widget that needs a kernel.
     """
     made = copy.deepcopy(notebook)
     state = made["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
     for cell in made["cells"]:
         if cell["cell_type"] == "code":
-            cell["outputs"] = [*_alive(cell["outputs"], state)]
+            cell["outputs"] = [*_alive(cell["outputs"], state, instead)]
             tags = cell["metadata"].setdefault("tags", [])
             if "injected-parameters" in tags:
                 tags.append("hide-input")

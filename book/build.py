@@ -98,14 +98,18 @@ def laboratory(made, runtime, folder):
     export.write(folder, runtime, **export.parts(made))
 
 
-def staged(book, folder):
-    """`folder`, made anew: the pages of `book` with its executed copies arranged; returns these copies."""
+def staged(book, folder, drawing):
+    """`folder`, made anew: the pages of `book` with its executed copies arranged; returns these copies.
+
+    drawing: whether there will be a laboratory, to which widgets that are left out link.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     left = shutil.ignore_patterns("lab", "onnxruntime", "*.py", "*.log", "*.old", "__pycache__")
     shutil.copytree(book, folder, ignore=left)
+    instead = arrange.DEAD + arrange.LABORATORY * drawing
     copies = sorted((book / "notebooks").glob("*.ipynb"))
     for path in copies:
-        found = arrange.arranged(json.loads(path.read_text()))
+        found = arrange.arranged(json.loads(path.read_text()), instead)
         (folder / "notebooks" / path.name).write_text(json.dumps(found))
     return copies
 
@@ -132,7 +136,7 @@ def main():
             "or let pages load them by --cdn"
         )
     pages, site = (args.out / "_build" / name for name in ("pages", "html"))
-    copies = staged(args.book, pages)
+    copies = staged(args.book, pages, runtime.exists())
     made = pages / "generated"
     made.mkdir(exist_ok=True)
     (made / "record.md").write_text(record(args.book / "pith-record.json"))

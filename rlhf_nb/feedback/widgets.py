@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..config import UserError
 from ..figures import png
+from ..page.look import Panel
 from .store import LABELS, fingerprint, fits
 
 QUESTION = (
@@ -86,7 +87,7 @@ def sequence(prompts, rater, seed=0):
     return [groups[i] for i in order]
 
 
-class Labeler(w.VBox):
+class Labeler(Panel):
     """Ask `rater` for every group of `sequence`, from the first one without an answer in the store.
 
     images: anything indexable by a list of rows; prompts: one per image; store: a Store. A judgement's
@@ -110,13 +111,12 @@ class Labeler(w.VBox):
             w.VBox([w.Image(layout=size), choice], layout={"padding": "4px"})
             for choice in self.choices.values()
         ]
-        self.typing = w.Text(placeholder=KEYS, layout={"width": "280px"})
+        self.typing = w.Text(placeholder=KEYS, layout={"width": "340px"})
         self.typing.observe(self._typed, "value")
         self.back = w.Button(description="undo", icon="undo")
         self.back.on_click(lambda _: self.undo())
-        wrap = {"flex_flow": "row wrap"}
-        self.shown = w.HBox(layout=wrap)
-        below = w.HBox([self.typing, self.back, self.progress], layout=wrap)
+        self.shown = w.HBox()
+        below = w.HBox([self.typing, self.back, self.progress])
         super().__init__([w.HTML(f"<p>{QUESTION}</p>"), self.caption, self.shown, below])
         self._show()
 
@@ -130,7 +130,7 @@ class Labeler(w.VBox):
         _show(self, sentence, f"{len(self.done)} of {len(self.asked)} images judged", given)
         self.shown.children = self.columns[: len(self.rows)]
         for slot, row in enumerate(self.rows):
-            colour = "#2e86ab" if slot == self.framed else "transparent"
+            colour = "var(--accent)" if slot == self.framed else "transparent"
             self.columns[slot].layout.border = f"2px solid {colour}"
             self.columns[slot].children[0].value = png(self.images[[row]][0])
         self.since = time.time()
@@ -173,7 +173,7 @@ class Labeler(w.VBox):
                 self.label(self.framed, known[key])
 
 
-class Comparer(w.VBox):
+class Comparer(Panel):
     """The paper's figure 4 with people: two anonymous sets of pictures of one prompt, and which is better.
 
     first, second: uint8 (P, K, H, W, 3), K even; prompts (P,); votes: a Votes. Both are asked for, alignment

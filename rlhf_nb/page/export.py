@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..files import read_json
 from ..pictures import ImageFolder
 from ..prompts import BACKGROUNDS, COLOURS, COUNTS, TOY, contrast, grammar, phrase, plural, wants
 from ..toy import judge
+from .look import LOOK
 
 STEPS = range(2, 31)  # that the page offers
 POOL, GALLERY = 48, 30  # pictures to label, and to rank
@@ -190,6 +192,7 @@ def _shown(images, labels, row, rng):
 
 def write(folder, runtime, *, pipe, eye, clip, score, tuned=None, shown=None, **about):
     """The page's scripts in `folder` (a Path): about.js, and in models/ what is loaded when it is asked for.
+    Its look, look.css, goes there too.
 
     runtime: a folder with onnxruntime-web's; tuned: a U-Net or None; shown: as `pictures` gives them, or
     None. `about` joins what the page is told.
@@ -217,6 +220,7 @@ def write(folder, runtime, *, pipe, eye, clip, score, tuned=None, shown=None, **
         **about,
     }
     (folder / "about.js").write_text(f"const about = {json.dumps(told)};\n")
+    shutil.copy(LOOK, folder)
 
 
 def parts(runs):

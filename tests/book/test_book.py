@@ -13,8 +13,6 @@ from served import served
 
 from book import budgets
 
-YET = {"notebooks/00_tour"}  # pages that are over a budget yet: who mends one takes it out
-
 
 def build(smoke):
     done = subprocess.run(
@@ -213,9 +211,8 @@ def test_pages_keep_their_budgets(browser, site):
             if wrong := budgets.broken(budgets.measured(page, base, site, name), name):
                 over[name] = "\n  ".join(wrong)
             page.close()
-    told = "\n".join(f"{name}\n  {wrong}" for name, wrong in over.items() if name not in YET)
+    told = "\n".join(f"{name}\n  {wrong}" for name, wrong in over.items())
     assert not told, told
-    assert not YET - over.keys(), f"now within their budgets, so no more in YET: {sorted(YET - over.keys())}"
 
 
 def test_a_page_over_its_budgets_is_told_apart(browser, tmp_path):
