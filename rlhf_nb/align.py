@@ -134,12 +134,11 @@ class Watch:
     """
 
     def __init__(self, run, pipe, score, clip, count=96):
-        table = files.read_table(run.read("prompts", "prompts.csv"), ("prompt", "use", "category"))
-        table = table.query("use == 'tune' and category == 'combination'").head(count)
+        table = prompts.read(run).query("use == 'tune' and category == 'combination'").head(count)
         self.run, self.pipe, self.score, self.prompts = run, pipe, score, table.prompt.tolist()
         self.wants = prompts.wants(table)
         self.reader = readers.load(run.settings.judge, clip) if run.settings.judge else None
-        drawing = runs.settings_of(run.settings.scale, "generate")
+        drawing = run.made("generate")
         self.options = {name: drawing[name] for name in ("guidance", "steps")}
         self.pictures, self.right, self.curve = [], [], []
 

@@ -52,18 +52,15 @@ def encode(pipe, pairs, cache=None, half=False, engine=None, progress=None):
     while chunk := list(itertools.islice(pairs, SHARD)):
         images = np.stack([image for image, _ in chunk])
         prompts = [prompt for _, prompt in chunk]
-        place = None
         if cache:
             head = f"{encoders} {half} {images.shape} {len(made)}\n" + "\n".join(prompts)
             content = hashlib.sha256(head.encode() + images.tobytes()).hexdigest()
             place = Path(cache) / f"{content[:32]}.safetensors"
-        if not place:
-            made.append(encode_shard(pipe, images, prompts, half, first=len(made) * SHARD))
-        else:
-            if len(made) % processes == rank and not files.cached_tensors(place):
-                shard = encode_shard(pipe, images, prompts, half, first=len(made) * SHARD)
+        if not cache or len(made) % processes == rank and not files.cached_tensors(place):
+            shard = encode_shard(pipe, images, prompts, half, first=len(made) * SHARD)
+            if cache:
                 files.write_tensors(shard, place)
-            made.append(place)
+        made.append(place if cache else shard)
         if progress:
             progress(len(chunk))
     if not made:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import pictures, sources
+from . import config, pictures, sources
 from .files import ArtifactError
 from .toy import world
 
@@ -95,9 +95,9 @@ class CaptionedImages:
                 for name, row in read(file):
                     yield (folder / name).as_posix(), row
             except sources.failures() as error:
-                cause = " ".join(str(error).split())[:200] or type(error).__name__
                 raise ArtifactError(
-                    f"{file} cannot be read ({cause}): restore it, leave it out, or {sources.ADVICE}"
+                    f"{file} cannot be read ({config.cause(error)}): restore it, leave it out, or "
+                    f"{sources.ADVICE}"
                 ) from error
 
     def _look(self):

@@ -9,7 +9,7 @@ import torch
 
 from . import bounds, config, data
 from .files import ArtifactError
-from .intervals import ENDS, interval
+from .intervals import ENDS, interval, named
 from .toy import world
 
 MARGIN = 1.1  # what the claim lets a tuned model's Fréchet distance be, over the base's
@@ -41,15 +41,8 @@ def pairwise(scores, labels, prompts, against=None, across=False):
     if not across:
         wins, pairs = wins.diagonal(axis1=1, axis2=2), pairs.diagonal()
         used = pairs > 0
-    share, low, high = interval(wins, pairs) if used.any() else (np.nan,) * 3
-    return {
-        "share": share,
-        "low": low,
-        "high": high,
-        "pairs": int(pairs.sum()),
-        "prompts": used.sum(),
-        "seeds": len(wins),
-    }
+    share = named(interval(wins, pairs) if used.any() else (np.nan,) * 3)
+    return share | {"pairs": int(pairs.sum()), "prompts": used.sum(), "seeds": len(wins)}
 
 
 def calibration(scores, labels):

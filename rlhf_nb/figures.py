@@ -16,6 +16,7 @@ GOOD, BAD = "#2a9d4a", "#c0392b"  # pictures, by people or the judge
 ELSEWHERE = "#b7791f"  # what others measured, beside our own
 RIGHT, REST = "#8fc79c", "#e3e3e3"  # of what is shared out: what all find right, and what decides nothing
 INK = "#737a86"  # of words and axes: as readable on a light page as on a dark one, through a clear ground
+RULE = {"color": "grey", "linewidth": 1, "linestyle": ":"}  # where nothing is gained
 PARTS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 plt.rcParams.update(dict.fromkeys(PARTS, INK) | dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"))
 plt.rcParams.update(
@@ -31,10 +32,15 @@ plt.rcParams.update(
 )
 
 
-def sheet(images, titles=(), **look):
+def sheet(*images, **look):
     """Show a `grid`."""
-    grid(images, titles, **look)
+    grid(*images, **look)
     plt.show()
+
+
+def panel(height):
+    """An axis as wide as the page."""
+    return plt.subplots(figsize=(5.2, height))[1]
 
 
 def titled(figure, *findings):
@@ -43,7 +49,13 @@ def titled(figure, *findings):
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5)
 
 
-def grid(images, titles=(), columns=8, marks=(), size=1.1, finding=""):
+def show(axis, *findings):
+    """Show the figure of an axis under its findings."""
+    titled(axis.figure, *findings)
+    plt.show()
+
+
+def grid(images, titles=(), columns=4, marks=(), size=1.6, finding=""):
     """A figure of uint8 images (N, H, W, 3), enlarged without blur, each `size` inches wide, under a finding.
 
     `marks` (N,) of True and False frame right and wrong ones; an image that is None leaves its cell empty.
@@ -67,9 +79,21 @@ def grid(images, titles=(), columns=8, marks=(), size=1.1, finding=""):
     return figure
 
 
-def whiskers(rows, value="share"):
+def whiskers(rows, value="share", most=100):
     """How far an interval reaches below and above its value, in percent (2, N), by a DataFrame's columns."""
-    return 100 * np.abs([rows[value] - rows.low, rows.high - rows[value]])
+    return most * np.abs([rows[value] - rows.low, rows.high - rows[value]])
+
+
+def marks(axis, y, rows, colour, value="share", most=100):
+    """Dots of `rows`, a DataFrame, at the heights `y` (N,), with their intervals where they have some."""
+    ends = whiskers(rows, value, most) if "low" in rows else None
+    axis.errorbar(most * rows[value], y, xerr=ends, fmt="o", color=colour, capsize=2)
+
+
+def named(axis, names):
+    """A line for each of `names`, from the top."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
 
 
 def keys(axis, inks):
@@ -78,36 +102,12 @@ def keys(axis, inks):
         axis.text(k / max(3, len(inks)), 1.02, words, color=ink, transform=axis.transAxes)
 
 
-def bars(table, label, groups, ylabel, finding=""):
-    """Show grouped bars with intervals.
-
-    table: DataFrame with columns `label`, group, share, low, high; groups: {group: colour}.
-    """
-    labels = table[label].unique()
-    of = table.pivot(index=label, columns="group", values=["share", "low", "high"]).loc[labels]
-    axis = (100 * of.share[list(groups)]).plot.bar(
-        yerr=[whiskers(of.xs(group, axis=1, level=1)) for group in groups],
-        color=groups,
-        width=0.8,
-        rot=0,
-        capsize=2,
-        figsize=(max(5, 1.6 * len(labels) + 1.2), 3),
-        xlabel="",
-        ylabel=ylabel,
-        ylim=(0, 105),
-    )
-    axis.grid(axis="x", visible=False)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(groups))
-    titled(axis.figure, finding)
-    plt.show()
-
-
 def stacks(rows, colours, finding):
     """Show how whole things are shared out: {row: {part: percent}} as bars, large parts with their names.
 
     colours: {part: colour}, from left to right.
     """
-    _, axis = plt.subplots(figsize=(5.2, 0.6 * len(rows) + 0.8))
+    axis = panel(0.6 * len(rows) + 0.8)
     left = np.zeros(len(rows))
     for part, colour in colours.items():
         width = np.array([of[part] for of in rows.values()])
@@ -119,30 +119,26 @@ def stacks(rows, colours, finding):
     axis.invert_yaxis()
     axis.set_axis_off() if len(rows) == 1 else axis.spines[:].set_visible(False)
     axis.set(xlim=(0, 100), xticks=[])
-    titled(axis.figure, finding)
-    plt.show()
+    show(axis, finding)
 
 
 def dots(series, finding, xlabel, most=100):
     """Show values up to `most` in lines under what they tell.
 
     series: {name: (colour, DataFrame of share, low, high, or Series without intervals)}, all of one index,
-    the lines; a name stands beside its first value.
+    the lines.
     """
     [lines, *_] = [rows.index for _, rows in series.values()]
-    figure, axis = plt.subplots(figsize=(5.2, 0.36 * len(lines) + 1.3))
-    for k, (name, (colour, rows)) in enumerate(series.items()):
-        y, ends = np.arange(len(lines)) + 0.25 * k, None
-        if rows.ndim > 1:
-            rows, ends = rows.share, whiskers(rows) * most / 100
-        axis.errorbar(most * rows, y, xerr=ends, fmt="o", color=colour, capsize=2)
-        where = {"x": np.nan_to_num(most * rows.iloc[0]), "y": y[0], "va": "top" if k else "bottom"}
-        axis.text(s=f" {name}", color=colour, **where)
-    axis.vlines([0, most], -0.6, len(lines) - 0.4, "grey", "dotted")
-    axis.set(xlabel=xlabel, ylim=(len(lines) - 0.4, -0.6))
-    axis.set_yticks(range(len(lines)), lines)
-    titled(figure, finding)
-    plt.show()
+    axis = panel(0.36 * len(lines) + 1.3)
+    for k, (colour, rows) in enumerate(series.values()):
+        rows = rows if rows.ndim > 1 else rows.to_frame("share")
+        marks(axis, np.arange(len(lines)) + 0.5 * k / len(series), rows, colour, most=most)
+    for end in (0, most):
+        axis.axvline(end, **RULE)
+    axis.set_xlabel(xlabel)
+    keys(axis, {name: colour for name, (colour, _) in series.items()})
+    named(axis, lines)
+    show(axis, finding)
 
 
 def curve(axis, x, rows, colour):

@@ -106,8 +106,7 @@ def main(settings):
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     with state.main_process_first():
         run = runs.Run("generate", settings, needs=["prompts"])
-    columns = ("prompt", "category", "split", "use")
-    wanted = prompts.wanted(files.read_table(run.read("prompts", "prompts.csv"), columns), settings)
+    wanted = prompts.wanted(prompts.read(run), settings)
     share = -(-len(wanted) // state.num_processes)
     with tqdm(total=share, desc="images", disable=not state.is_main_process) as bar:
         draw(

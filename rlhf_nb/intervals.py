@@ -34,14 +34,18 @@ def interval(total, count=None, draws=4000):
     return total.mean(0).sum() / count.sum(), *np.quantile(drawn, ENDS)
 
 
+def named(ends, value="share"):
+    """A value and its interval (3,) as {value, "low", "high"}."""
+    return dict(zip((value, "low", "high"), ends, strict=True))
+
+
 def proportion(hits):
     """Share of True among `hits` (B,) with its Wilson interval: {"share", "low", "high"}."""
     from statsmodels.stats.proportion import proportion_confint
 
     share = np.mean(hits)
     low, high = proportion_confint(np.sum(hits), len(hits), method="wilson")
-    # rounding must not put the share outside
-    return {"share": share, "low": min(low, share), "high": max(high, share)}
+    return named((share, min(low, share), max(high, share)))  # rounding must not put the share outside
 
 
 def clustered(hits, groups):
@@ -50,8 +54,7 @@ def clustered(hits, groups):
     Returns {"share", "low", "high"}.
     """
     _, which = np.unique(groups, return_inverse=True)
-    share, low, high = interval(np.bincount(which, hits), np.bincount(which))
-    return {"share": share, "low": low, "high": high}
+    return named(interval(np.bincount(which, hits), np.bincount(which)))
 
 
 def paired(base, tuned):
@@ -63,12 +66,8 @@ def paired(base, tuned):
     from statsmodels.stats.contingency_tables import mcnemar
 
     change = np.asarray(tuned, float) - np.asarray(base, float)
-    difference, low, high = interval(change)
     won, lost = (change > 0).sum(), (change < 0).sum()
-    return {
-        "difference": difference,
-        "low": low,
-        "high": high,
+    return named(interval(change), "difference") | {
         "p": mcnemar([[0, lost], [won, 0]]).pvalue,  # where both agree nothing is told
         "won": won,
         "lost": lost,
@@ -87,15 +86,12 @@ def over_seeds(difference):
 
     difference = np.atleast_2d(difference).astype(float)
     seeds, prompts = difference.shape
-    mean, low, high = interval(difference)
+    told = named(interval(difference), "difference")
     each = difference.mean(0)
     spread = difference.std(1, ddof=1).mean() if prompts > 1 else 0.0
-    return {
-        "difference": mean,
-        "low": low,
-        "high": high,
+    return told | {
         "p": ttest_1samp(each, 0).pvalue if each.std() else 1.0,
-        "d": mean / spread if spread else 0.0,
+        "d": told["difference"] / spread if spread else 0.0,
         "sd": difference.mean(1).std(ddof=1) if seeds > 1 else np.nan,
         "seeds": seeds,
         "n": prompts,
@@ -106,7 +102,7 @@ def apart(a, b, value="share"):
     """The difference of two rows' values whose intervals, "low" to "high", are independent."""
     gap = a[value] - b[value]
     width = np.hypot(a["high"] - a["low"], b["high"] - b["low"]) / 2
-    return {"difference": gap, "low": gap - width, "high": gap + width}
+    return named((gap, gap - width, gap + width), "difference")
 
 
 def holm(p):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .config import ConfigError, shown
-from .files import ArtifactError
+from .files import ArtifactError, read_table
 
 
 def _words(text):
@@ -32,6 +32,7 @@ BACKGROUNDS = (
 VALUES = {"count": range(1, 7), "colour": COLOURS, "background": BACKGROUNDS}
 CATEGORIES = (*VALUES, "combination")
 ATTRIBUTES = ("object", *VALUES)
+COLUMNS = ("prompt", "category", "split", "novelty", "use")
 # Splits were drawn anew whenever settings had been measured on prompts that wait for the final evaluation.
 DRAWING = 5
 IRREGULAR = {"mouse": "mice", "wolf": "wolves", "box": "boxes"}
@@ -147,10 +148,7 @@ def grammar(objects):
 
 
 def shuffled(vocabulary, seed):
-    """All combinations of `vocabulary`, seen objects and unseen, in an order of `seed`'s.
-
-    Scenes of all that can be asked for are rendered of these.
-    """
+    """All combinations of `vocabulary`, seen objects and unseen, in an order of `seed`'s, to render."""
     return _shuffled(grammar(vocabulary.objects)["combination"], np.random.default_rng(seed))
 
 
@@ -184,16 +182,13 @@ def splits(vocabulary, seed=0, drawing=DRAWING):
 def looked_at(vocabulary):
     """Combinations on which settings of this book were measured under earlier drawings of the splits: a set.
 
-    They were measured for choosing or at the end: 200 validation prompts and 500 of each other split, all of
-    the toy vocabulary. A drawing shuffles one grammar, so some of them wait for the final evaluation again.
+    That is 200 validation prompts and 500 of each other split, all of the toy vocabulary. A drawing shuffles
+    one grammar, so some of them wait for the final evaluation again.
     """
-    sizes = {"validation": 200, "heldout": 500, "unseen": 500, "ood": 500}
-    earlier = range(1, DRAWING) if vocabulary is TOY else ()
-    looked = set()
-    for drawing in earlier:
+    sizes, looked = {"validation": 200, "heldout": 500, "unseen": 500, "ood": 500}, set()
+    for drawing in range(1, DRAWING) if vocabulary is TOY else ():
         pools = splits(TOY, 0, drawing)["combination"]
-        for split, size in sizes.items():
-            looked.update(pools[split][:size])
+        looked.update(*(pools[split][:size] for split, size in sizes.items()))
     return looked
 
 
@@ -244,6 +239,16 @@ def split_rows(vocabulary, to_label, to_tune, to_evaluate, to_test, seed=0):
     return rows
 
 
+def read(run):
+    """The prompt table that stage `prompts` has made for a runs.Run. Raises ArtifactError."""
+    return read_table(run.read("prompts", "prompts.csv"), COLUMNS)
+
+
+def vocabulary(run):
+    """The Vocabulary of the prompts that stage `prompts` has made for a runs.Run."""
+    return VOCABULARIES[run.made("prompts")["vocabulary"]]
+
+
 def wants(table):
     """`Attributes` of every row of a prompt table, a list; an empty cell means: not asked.
 
@@ -263,10 +268,8 @@ def wants(table):
 
 
 def wanted(table, settings):
-    """The images that stage `generate` draws, a row each, from the prompt table.
-
-    There are several of every labelled prompt, and others, with use = "test", of prompts that measure the
-    reward and of a few seen ones again.
+    """The images that stage `generate` draws, a row each, from the prompt table: several of every labelled
+    prompt, and others, with use = "test", of prompts that measure the reward and of a few seen ones again.
     """
     label, simple = table.use == "label", table.category != "combination"
     each = np.where(simple, settings.per_simple, settings.per_combination)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import files, flops, hub, losses, prompts, scorers, seeds, train
+from . import config, files, flops, hub, losses, prompts, scorers, seeds, train
 from .bounds import Share
 from .feedback.store import TooFewLabels
 
@@ -157,8 +157,8 @@ def load(folder, clip):
         model.load_state_dict(files.read_tensors(folder / "model.safetensors"))
     except Exception as error:
         raise hub.ModelError(
-            f"reward in {folder} cannot be loaded ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:120]}): run notebook 04_reward again with this CLIP"
+            f"reward in {folder} cannot be loaded ({type(error).__name__}: {config.cause(error)}): run "
+            "notebook 04_reward again with this CLIP"
         ) from error
     return Reward(clip, hub.finite(model, f"reward in {folder}"))
 

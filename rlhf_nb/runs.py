@@ -197,6 +197,10 @@ class Run:
             raise KeyError(f"{self.stage!r} does not declare that it needs {stage!r}")
         return result(self.settings.scale, stage, name)
 
+    def made(self, stage):
+        """The settings that a finished stage of this run's scale was made with, a dict."""
+        return settings_of(self.settings.scale, stage)
+
     def csv(self, name, rows):
         """Write a table and return it as a DataFrame."""
         table = pd.DataFrame(rows)
@@ -214,28 +218,24 @@ class Run:
         """
         self._claim()
         with writing(self.final):
-            return self._finish()
-
-    def _finish(self):
-        """`finish`, under the lock."""
-        missing = [name for name in MAKES[self.stage.split("/")[0]] if not (self.folder / name).exists()]
-        if missing:
-            raise ArtifactError(
-                f"{self.stage!r} still lacks {', '.join(missing)}: run the cells above this one, or the "
-                "whole notebook, first"
-            )
-        inside = [(p.relative_to(self.folder), p) for p in sorted(self.folder.rglob("*")) if p.is_file()]
-        files = {
-            name.as_posix(): digest(path)
-            for name, path in inside
-            if not path.suffix.startswith(".part") and name.parts[0] not in PASSING
-        }
-        known = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-        published = self._published(known)
-        if not published:
-            published = self._about(files, known)
-            self._publish(files, json.dumps(published, indent=1) + "\n")
-        locks.release(self.lock)
+            missing = [name for name in MAKES[self.stage.split("/")[0]] if not (self.folder / name).exists()]
+            if missing:
+                raise ArtifactError(
+                    f"{self.stage!r} still lacks {', '.join(missing)}: run the cells above this one, or the "
+                    "whole notebook, first"
+                )
+            inside = [(p.relative_to(self.folder), p) for p in sorted(self.folder.rglob("*")) if p.is_file()]
+            files = {
+                name.as_posix(): digest(path)
+                for name, path in inside
+                if not path.suffix.startswith(".part") and name.parts[0] not in PASSING
+            }
+            known = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+            published = self._published(known)
+            if not published:
+                published = self._about(files, known)
+                self._publish(files, json.dumps(published, indent=1) + "\n")
+            locks.release(self.lock)
         return published
 
     def _about(self, files, known):

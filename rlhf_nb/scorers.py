@@ -111,10 +111,9 @@ def named(name, clip):
     except config.UserError:
         raise
     except Exception as error:  # whatever the person's own code raises
-        cause = " ".join(str(error).split())[:200]
         raise ScorerError(
-            f"scorer {name!r} cannot be made ({type(error).__name__}: {cause}): name a function of one "
-            "argument in a module that Python finds, as module:function"
+            f"scorer {name!r} cannot be made ({type(error).__name__}: {config.cause(error)}): name a "
+            "function of one argument in a module that Python finds, as module:function"
         ) from error
     finally:
         sys.path.remove("")

@@ -73,7 +73,7 @@ def test_dots_stand_at_their_values_each_series_below_the_one_before():
     values, others = ([*zip(*of[0].get_data(), strict=True)] for of in axis.containers)
     assert values == [(50, 0), (20, 1)] and others[0] == (25, 0.25)
     assert [label.get_text() for label in axis.get_yticklabels()] == lines
-    assert [text.get_text() for text in axis.texts] == [" ours", " theirs"]
+    assert [text.get_text() for text in axis.texts] == ["ours", "theirs"]
     assert figure.get_suptitle() == "What was found"
     plt.close(figure)
 

@@ -2,10 +2,8 @@
 error in place of - log p, so that the sampler does not matter and no step of it is kept.
 """
 
-from pydantic import Field
-
 from .. import losses
-from . import Numbers
+from . import Count, NotNegative, Numbers, Part
 
 FROZEN = ("old", "reference")
 DRAWS = "old"  # the policy at the round's start, where it does not lag
@@ -17,12 +15,12 @@ class Knobs(Numbers):
     """Defaults of the authors' code for GenEval, but for `lag` (theirs, of an average of its own: 0.3)."""
 
     form: losses.Form = "huber"
-    clip: float = Field(1.0, ge=0)  # of the ratio, 0 for none; nothing at one step a round
-    pull: float = Field(1.0, ge=0)  # to the old policy; with `clip` 0 too, the old one is not asked
-    kl: float = Field(1e-3, ge=0)  # pull to the reference
-    lag: float = Field(0.0, ge=0, lt=1)  # most of the old policy that outlives a round
-    rise: float = Field(0.001, ge=0)  # of the lag, a round
-    pairs: int = Field(6, ge=1)  # of timestep and noise an image
+    clip: NotNegative = 1.0  # of the ratio, 0 for none; nothing at one step a round
+    pull: NotNegative = 1.0  # to the old policy; with `clip` 0 too, the old one is not asked
+    kl: NotNegative = 1e-3  # pull to the reference
+    lag: Part = 0.0  # most of the old policy that outlives a round
+    rise: NotNegative = 0.001  # of the lag, a round
+    pairs: Count = 6  # of timestep and noise an image
 
 
 def rows(samples, knobs):
@@ -48,5 +46,5 @@ def loss(nets, batch, knobs):
 
 
 def after(nets, knobs, number):
-    """The old policy is the policy; with a lag that rises an average of it."""
+    """The old policy is the policy, or an average of it that lags more and more."""
     nets.follow(min(knobs.lag, knobs.rise * number))

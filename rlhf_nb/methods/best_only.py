@@ -3,10 +3,9 @@ that the reward likes best, with weight 1.
 """
 
 import torch
-from pydantic import Field
 
 from .. import losses
-from . import Numbers
+from . import Count, Numbers
 
 FROZEN = ()
 DRAWS = None
@@ -15,7 +14,7 @@ SHARED = False
 
 
 class Knobs(Numbers):
-    best: int = Field(1, ge=1)  # images of a prompt that are kept, as the source's
+    best: Count = 1  # images of a prompt that are kept, as the source's
 
 
 def rows(samples, knobs):

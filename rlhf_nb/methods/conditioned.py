@@ -6,10 +6,9 @@ the other way for bad, as it is for none. So a drawing that knows no labels gets
 """
 
 import torch
-from pydantic import Field
 
 from .. import diffusion, losses
-from . import Numbers
+from . import NotNegative, Numbers, Part, Positive, Share
 
 FROZEN = ()
 DRAWS = None
@@ -18,10 +17,10 @@ SHARED = False
 
 
 class Knobs(Numbers):
-    threshold: float = Field(0.5, ge=0, le=1)  # an image is good from this reward on
-    unlabelled: float = Field(0.1, ge=0, lt=1)  # chance of no label, as the source's
-    token: float = Field(1.0, gt=0)  # deviation of the label's token; text states have about 1
-    w: float = Field(1.5, ge=0)  # guidance by the label in `draw`: 0 none, 1 as learnt, more goes beyond it
+    threshold: Share = 0.5  # an image is good from this reward on
+    unlabelled: Part = 0.1  # chance of no label, as the source's
+    token: Positive = 1.0  # deviation of the label's token; text states have about 1
+    w: NotNegative = 1.5  # guidance by the label in `draw`: 0 none, 1 as learnt, more goes beyond it
 
 
 def labelled(text, side, knobs):

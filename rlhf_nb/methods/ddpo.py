@@ -9,10 +9,9 @@ from types import SimpleNamespace
 from typing import Literal
 
 import torch
-from pydantic import Field
 
 from .. import losses
-from . import Numbers
+from . import Numbers, Positive
 
 FROZEN = ()
 DRAWS = "policy"
@@ -22,8 +21,8 @@ SHARED = False
 
 class Knobs(Numbers):
     # The mean over C, H, W makes the clip depend on the latent's size: for 256 numbers PPO's 0.2 is 7e-4.
-    clip: float = Field(7e-4, gt=0)
-    eta: float = Field(1.0, gt=0)  # noise of the sampler, 1 is DDPM's (the paper)
+    clip: Positive = 7e-4
+    eta: Positive = 1.0  # noise of the sampler, 1 is DDPM's (the paper)
     estimator: Literal["SF", "IS"] = "IS"  # score function, or importance sampling
 
 

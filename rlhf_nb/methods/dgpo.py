@@ -4,27 +4,23 @@ part. All images of a group share timestep and noise.
 
 import math
 
-from pydantic import Field
-
 from .. import losses
-from . import Numbers
+from . import Count, NotNegative, Numbers, Part, Positive
+from .awm import DRAWS, FROZEN, RECORD, after  # noqa: F401
 
-FROZEN = ("old", "reference")
-DRAWS = "old"
-RECORD = False
 SHARED = True
 
 
 class Knobs(Numbers):
     """Defaults of the authors' code."""
 
-    beta_dgpo: float = Field(100.0, ge=0)  # beta of the group's margin; theirs: 10 to 100
-    clip: float = Field(1e-3, gt=0)  # trust region of exp(d_old - d); theirs: 1e-5 to 1e-2
-    kl: float = Field(1e-3, ge=0)  # pull to the reference
-    lag: float = Field(0.3, ge=0, lt=1)  # most of the old policy that outlives a round
-    rise: float = Field(0.001, ge=0)  # of the lag, a round
-    pairs: int = Field(4, ge=1)  # of timestep and noise an image
-    low: float = Field(0.4, ge=0, lt=1)  # share of the timesteps, the least noisy ones, that is left out
+    beta_dgpo: NotNegative = 100.0  # beta of the group's margin; theirs: 10 to 100
+    clip: Positive = 1e-3  # trust region of exp(d_old - d); theirs: 1e-5 to 1e-2
+    kl: NotNegative = 1e-3  # pull to the reference
+    lag: Part = 0.3  # most of the old policy that outlives a round
+    rise: NotNegative = 0.001  # of the lag, a round
+    pairs: Count = 4  # of timestep and noise an image
+    low: Part = 0.4  # share of the timesteps, the least noisy ones, that is left out
 
 
 def rows(samples, knobs):
@@ -51,8 +47,3 @@ def loss(nets, batch, knobs):
     within = (ratio - 1) * batch.advantage.sign() <= knobs.clip
     terms = margin.sigmoid() * batch.advantage * error * within + knobs.kl * away
     return terms, {"ratio": ratio, "margin": margin, "reference": away}
-
-
-def after(nets, knobs, number):
-    """The old policy is a fast average."""
-    nets.follow(min(knobs.lag, knobs.rise * number))

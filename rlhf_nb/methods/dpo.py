@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from .. import losses
-from . import Numbers
+from . import NotNegative, Numbers, Positive
 
 FROZEN = ("reference",)
 DRAWS = None
@@ -18,9 +18,9 @@ SHARED = True
 
 
 class Knobs(Numbers):
-    beta_dpo: float = Field(500.0, gt=0)  # theirs 5000; the error is a mean, so the size of latents matters
+    beta_dpo: Positive = 500.0  # theirs 5000; the error is a mean, so the size of latents matters
     clearest: float = Field(0.5, ge=0.01, le=1)  # share of the pairs that is used, those of the widest gap
-    anchor: float = Field(0.0, ge=0)  # weight of the better one's error itself, against a blow-up of both
+    anchor: NotNegative = 0.0  # weight of the better one's error itself, against a blow-up of both
 
 
 def rows(samples, knobs):

@@ -7,19 +7,17 @@ The clip is the code's: nothing beyond it has a gradient, be it for better or wo
 
 from typing import Literal
 
-from pydantic import Field
-
 from .. import losses
-from . import Numbers
+from . import NotNegative, Numbers, Positive
 from .ddpo import DRAWS, RECORD, SHARED, again, rows  # noqa: F401
 
 FROZEN = ("reference",)
 
 
 class Knobs(Numbers):
-    clip: float = Field(7e-4, gt=0)  # as DDPO's
-    eta: float = Field(1.0, gt=0)  # noise of the sampler
-    kl: float = Field(1e-3, ge=0)  # weight of the divergence over that of the reward (code: 0.01 / 10)
+    clip: Positive = 7e-4  # as DDPO's
+    eta: Positive = 1.0  # noise of the sampler
+    kl: NotNegative = 1e-3  # weight of the divergence over that of the reward (code: 0.01 / 10)
     form: Literal["prediction", "step"] = "prediction"  # of the divergence, the code's or the paper's
 
 

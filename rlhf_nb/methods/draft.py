@@ -6,10 +6,8 @@ Nothing but `kl`, or an early stop, keeps a policy from what fools the reward.
 
 from typing import Literal
 
-from pydantic import Field
-
 from .. import losses
-from . import Numbers
+from . import NotNegative, Numbers
 
 FROZEN = ("reference", "decoder", "reward")
 DRAWS = "policy"
@@ -18,9 +16,9 @@ SHARED = False
 
 
 class Knobs(Numbers):
-    eta: float = Field(0.0, ge=0)  # noise of the sampler on the way to the last step (the paper: none)
+    eta: NotNegative = 0.0  # noise of the sampler on the way to the last step (the paper: none)
     utility: Literal["reward", "logit"] = "reward"  # what is to rise: a logit is steep where a reward nears 1
-    kl: float = Field(0.0, ge=0)  # weight of the mean square distance from what the reference predicts
+    kl: NotNegative = 0.0  # weight of the mean square distance from what the reference predicts
 
 
 def rows(samples, knobs):

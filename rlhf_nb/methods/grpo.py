@@ -6,10 +6,8 @@ The guarded ratio exp(- mean(z (eps - eps_old))), z the noise drawn, has mean 1 
 all steps; the plain one has both only near the drawer, and the last noisy steps outweigh all others.
 """
 
-from pydantic import Field
-
 from .. import losses
-from . import Numbers
+from . import Count, Natural, NotNegative, Numbers, Positive
 from .ddpo import DRAWS, SHARED, again, rows  # noqa: F401
 from .dpok import divergence
 
@@ -18,12 +16,12 @@ RECORD = ("states", "predicted")
 
 
 class Knobs(Numbers):
-    clip: float = Field(7e-4, gt=0)  # as DDPO's
-    eta: float = Field(0.7, gt=0)  # noise of the sampler in the window (MixGRPO)
-    window: int = Field(4, ge=0)  # noisy steps, the only ones trained on (MixGRPO); 0: all but the last
-    stay: int = Field(4, ge=1)  # rounds after which the window moves on by a step (MixGRPO: 25)
+    clip: Positive = 7e-4  # as DDPO's
+    eta: Positive = 0.7  # noise of the sampler in the window (MixGRPO)
+    window: Natural = 4  # noisy steps, the only ones trained on (MixGRPO); 0: all but the last
+    stay: Count = 4  # rounds after which the window moves on by a step (MixGRPO: 25)
     guarded: bool = True  # GRPO-Guard's ratio
-    kl: float = Field(0.0, ge=0)  # weight of the divergence of steps (Flow-GRPO: 0.04)
+    kl: NotNegative = 0.0  # weight of the divergence of steps (Flow-GRPO: 0.04)
 
 
 def etas(knobs, number, steps):

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from .. import losses
-from . import Numbers
+from . import NotNegative, Numbers, Positive, Share
 
 FROZEN = ("reference",)
 DRAWS = None
@@ -15,9 +15,9 @@ SHARED = False
 
 
 class Knobs(Numbers):
-    beta_kto: float = Field(500.0, gt=0)  # theirs 1000; see dpo
-    threshold: float = Field(0.5, ge=0, le=1)  # an image is good from this reward on
-    bad: float = Field(1.0, ge=0)  # weight of a bad image; theirs 1
+    beta_kto: Positive = 500.0  # theirs 1000; see dpo
+    threshold: Share = 0.5  # an image is good from this reward on
+    bad: NotNegative = 1.0  # weight of a bad image; theirs 1
     of: int = Field(4, ge=1, le=1000)  # images whose mean is kappa (theirs: the batch)
 
 

@@ -5,27 +5,22 @@ a worse one, which learn to predict good and bad images. Draws and trains withou
 from typing import Literal
 
 import torch
-from pydantic import Field
 
 from .. import losses
-from . import Numbers
-
-FROZEN = ("old", "reference")
-DRAWS = "old"
-RECORD = False
-SHARED = False
+from . import Count, NotNegative, Numbers, Part, Positive
+from .awm import DRAWS, FROZEN, RECORD, SHARED, after  # noqa: F401
 
 
 class Knobs(Numbers):
     """Defaults of the authors' code for GenEval and PickScore."""
 
-    beta_nft: float = Field(1.0, gt=0)  # how far the better policy is mixed; smaller is faster, less stable
+    beta_nft: Positive = 1.0  # how far the better policy is mixed; smaller is faster, less stable
     form: losses.Form = "self-normalised"
     optimality: Literal["advantage", "reward"] = "advantage"  # r: 1/2 + A / 10, or the reward itself
-    kl: float = Field(1e-4, ge=0)  # pull to the reference
-    lag: float = Field(0.5, ge=0, lt=1)  # most of the old policy that outlives a round
-    rise: float = Field(0.001, ge=0)  # of the lag, a round
-    pairs: int = Field(4, ge=1)  # of timestep and noise an image (theirs: every step of the sampler)
+    kl: NotNegative = 1e-4  # pull to the reference
+    lag: Part = 0.5  # most of the old policy that outlives a round
+    rise: NotNegative = 0.001  # of the lag, a round
+    pairs: Count = 4  # of timestep and noise an image (theirs: every step of the sampler)
 
 
 def rows(samples, knobs):
@@ -53,8 +48,3 @@ def loss(nets, batch, knobs):
         log["reference"] = losses.gap(policy, noised.predicted("reference"))
         terms = terms + knobs.kl * log["reference"]
     return terms, log
-
-
-def after(nets, knobs, number):
-    """The old policy lags more and more."""
-    nets.follow(min(knobs.lag, knobs.rise * number))

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from .. import losses
-from . import Numbers
+from . import NotNegative, Numbers
 
 FROZEN = ()
 DRAWS = None
@@ -17,11 +17,11 @@ SHARED = False
 
 
 class Knobs(Numbers):
-    beta: float = Field(0.06, ge=0)  # weight of the pre-training term
+    beta: NotNegative = 0.06  # weight of the pre-training term
     power: float = Field(3.0, ge=0, le=100)  # k: an image weighs r^k (the paper: 1)
     baseline: float = Field(0.0, ge=0, le=100)  # share of the mean weight that is taken off every weight
     rows_by: Literal["weight", "uniform"] = "weight"  # images come by weight, or evenly and are weighed
-    min_snr: float = Field(0.0, ge=0)  # gamma of Min-SNR weighting, 0 for none
+    min_snr: NotNegative = 0.0  # gamma of Min-SNR weighting, 0 for none
 
 
 def rows(samples, knobs):

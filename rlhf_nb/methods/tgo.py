@@ -4,10 +4,9 @@ the median reward as the threshold; what is far from it counts more. No public c
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 
 from .. import losses
-from . import Numbers
+from . import NotNegative, Numbers, Positive
 
 FROZEN = ("reference",)
 DRAWS = None
@@ -16,8 +15,8 @@ SHARED = False
 
 
 class Knobs(Numbers):
-    beta_tgo: float = Field(500.0, gt=0)  # beta / T; the paper's 1 / 0.001; see dpo
-    confidence: float = Field(5.0, ge=0)  # c, as the paper's
+    beta_tgo: Positive = 500.0  # beta / T; the paper's 1 / 0.001; see dpo
+    confidence: NotNegative = 5.0  # c, as the paper's
     per_prompt: bool = False  # the threshold is that of each prompt (not in the paper)
 
 

@@ -4,10 +4,8 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from .. import losses
-from . import awm
+from . import Count, NotNegative, Positive, awm
 from .awm import DRAWS, FROZEN, RECORD, after, loss  # noqa: F401
 
 SHARED = True
@@ -17,13 +15,13 @@ class Knobs(awm.Knobs):
     """Defaults of the paper's first stage, one step a round: no clip, no pull, no KL."""
 
     form: losses.Form = "self-normalised"
-    clip: float = Field(0.0, ge=0)
-    pull: float = Field(0.0, ge=0)
-    kl: float = Field(0.0, ge=0)
-    pairs: int = Field(4, ge=1)
+    clip: NotNegative = 0.0
+    pull: NotNegative = 0.0
+    kl: NotNegative = 0.0
+    pairs: Count = 4
     shaping: Literal["tanh", "slas", "none"] = "tanh"  # of the advantage
-    tanh_eta: float = Field(3.0, gt=0)  # the advantage saturates there
-    slas_gamma: float = Field(0.5, ge=0)  # of the power 1 + gamma; no published value was found
+    tanh_eta: Positive = 3.0  # the advantage saturates there
+    slas_gamma: NotNegative = 0.5  # of the power 1 + gamma; no published value was found
 
 
 def rows(samples, knobs):

@@ -1,6 +1,5 @@
 """Figures of differences from the base model, with their intervals: lines, curves and a forest of them."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from .. import figures
@@ -21,26 +20,17 @@ def lines(table, names, findings, by="source", colours=SOURCES, xlabel=GAIN):
 
     table: DataFrame with name, difference, low, high and `by`.
     """
-    figure, axis = plt.subplots(figsize=(5.2, 0.42 * len(names) + 1.4))
-    drawn = {}
+    axis, drawn = figures.panel(0.42 * len(names) + 1.4), {}
     for (kind, colour), shift in zip(colours.items(), np.linspace(-0.14, 0.14, len(colours)), strict=True):
         of = table[(table[by] == kind) & table.name.isin(names)]
         if len(of):
             drawn[kind] = colour
-            axis.errorbar(
-                100 * of.difference,
-                of.name.map(names.index) + shift,
-                xerr=figures.whiskers(of, "difference"),
-                fmt="o",
-                color=colour,
-                capsize=2,
-            )
-    axis.axvline(0, color="grey", linewidth=1, linestyle=":")
-    axis.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
-    axis.set_yticks(range(len(names)), names)
+            figures.marks(axis, of.name.map(names.index) + shift, of, colour, "difference")
+    axis.axvline(0, **figures.RULE)
+    axis.set_xlabel(xlabel)
+    figures.named(axis, names)
     figures.keys(axis, drawn)
-    figures.titled(figure, *findings)
-    plt.show()
+    figures.show(axis, *findings)
 
 
 def curves(table, x, by, inks, findings):
@@ -48,19 +38,18 @@ def curves(table, x, by, inks, findings):
 
     table: DataFrame with `x`, `by`, difference, low and high; inks: {value: (words, colour)}.
     """
-    figure, axis = plt.subplots(figsize=(5.2, 3.6))
+    axis = figures.panel(3.6)
     for value, (words, colour) in inks.items():
         of = table[table[by] == value].sort_values(x)
         if len(of):
             figures.curve(axis, of[x], of.assign(share=of.difference), colour)
             at = (of[x].iloc[-1], 100 * of.difference.iloc[-1])
             axis.annotate(words, at, (5, 3), textcoords="offset points", color=colour)
-    axis.axhline(0, color="grey", linewidth=1, linestyle=":")
+    axis.axhline(0, **figures.RULE)
     axis.set(xlabel="guidance of sampling", ylabel=GAIN)
     if x == "updates":
         steps(axis, table[x].unique())
-    figures.titled(figure, *findings)
-    plt.show()
+    figures.show(axis, *findings)
 
 
 def forest(table, finding, xlabel):
@@ -71,15 +60,13 @@ def forest(table, finding, xlabel):
     table = table.sort_values("group", kind="stable", key=lambda of: of.factorize()[0])
     heads = ~table.group.duplicated().to_numpy()
     y = np.arange(len(table)) + heads.cumsum()  # a line of its own for each heading
-    _, axis = plt.subplots(figsize=(5.2, 0.2 * (len(table) + heads.sum()) + 1.1))
+    axis = figures.panel(0.2 * (len(table) + heads.sum()) + 1.1)
     for source, colour in SOURCES.items():
         of = (table.source == source).to_numpy()
-        rows = table[of]
-        error = figures.whiskers(rows, "difference")
-        axis.errorbar(100 * rows.difference, y[of], xerr=error, fmt="o", color=colour, markersize=4)
+        figures.marks(axis, y[of], table[of], colour, "difference")
     for place, group in zip(y[heads] - 1, table.group[heads], strict=True):
         axis.text(0.01, place, group, transform=axis.get_yaxis_transform(), va="center", weight="bold")
-    axis.axvline(0, color="grey", linewidth=1, linestyle=":")
+    axis.axvline(0, **figures.RULE)
     axis.set_yticks(y, table.name, fontsize=8.5)
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=xlabel, ylim=(y.max() + 0.7, -0.7))

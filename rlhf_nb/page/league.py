@@ -38,7 +38,7 @@ def lines(named, table, *parts):
     """
     axes = panels(*(part[0] if len(table) else "No rows yet" for part in parts), width=4.6, height=3.4)
     for axis, (_, x, y, xlabel, ylabel) in zip(axes, parts, strict=True):
-        axis.axhline(0, color="grey", linewidth=1, linestyle=":")
+        axis.axhline(0, **figures.RULE)
         axis.margins(x=0.15)
         axis.set(xlabel=xlabel, ylabel=ylabel)
         above = {}  # where names stand, which must not overlap

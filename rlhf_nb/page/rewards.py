@@ -31,21 +31,15 @@ def panels(*titles, width=3.7, height=2.6, **shared):
     return axes[0]
 
 
-def dots(axis, rows, names, xlabel=ACCURACY, colours=(figures.TUNED,)):
-    """A line for each of `rows` (share, low, high), from the top: a dot, its interval, a name at the left."""
-    errors = figures.whiskers(rows)
-    for y, share in enumerate(100 * rows.share):
-        axis.errorbar(share, y, xerr=errors[:, [y]], fmt="o", color=colours[y % len(colours)])
-    axis.set_yticks(range(len(rows)), names)
-    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
-    if xlabel == GAIN:
-        axis.axvline(0, color="grey", linestyle=":", linewidth=1)
-
-
-def dotted(parts, name, *look, **size):
-    """Show `dots`, a panel for each of `parts` {title: rows}, named by their column `name`."""
+def dotted(parts, name, xlabel=ACCURACY, colours=(figures.TUNED,), **size):
+    """Show a panel for each of `parts` {title: rows of share, low, high}, a line a row, named by `name`."""
     for axis, rows in zip(panels(*parts, **size), parts.values(), strict=True):
-        dots(axis, rows, rows[name], *look)
+        for y in range(len(rows)):
+            figures.marks(axis, [y], rows[y : y + 1], colours[y % len(colours)])
+        figures.named(axis, rows[name])
+        axis.set_xlabel(xlabel)
+        if xlabel == GAIN:
+            axis.axvline(0, **figures.RULE)
     plt.show()
 
 
@@ -71,12 +65,11 @@ def learning(log, floor):
     for axis, name in zip(axes, words, strict=True):
         axis.plot(log.step, log[name], color=figures.ACCENT)
         axis.set(xlabel="update", ylabel="loss")
-    axes[1].axhline(floor, color="grey", linestyle=":", linewidth=1)
+    axes[1].axhline(floor, **figures.RULE)
     plt.show()
 
 
 def sheet(images, rows, title):
     """Show pictures with their reward (`value`) and prompt, framed by their label."""
     names = [f"{row.value:.2f} {row.prompt}" for row in rows.itertuples()]
-    figures.grid(images[rows.index], names, marks=rows.label > 0.5).suptitle(title, fontsize=10)
-    plt.show()
+    figures.sheet(images[rows.index], names, 8, rows.label > 0.5, 1.1, title)

@@ -1,14 +1,13 @@
 """Best of n: draw n images of a prompt and keep the one that the reward likes best. It costs n images."""
 
 import numpy as np
-from pydantic import Field
 
 from ... import diffusion
-from .. import Numbers
+from .. import Count, Numbers
 
 
 class Knobs(Numbers):
-    n: int = Field(4, ge=1)
+    n: Count = 4
 
 
 def draw(pipe, prompts, knobs, *, score, indices=None, **options):

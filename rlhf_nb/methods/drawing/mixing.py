@@ -6,14 +6,13 @@ drift and reward without training. It costs both models' passes.
 """
 
 import torch
-from pydantic import Field
 
 from ... import diffusion
-from .. import Numbers
+from .. import NotNegative, Numbers
 
 
 class Knobs(Numbers):
-    lam: float = Field(0.5, ge=0)  # 0 is the base, 1 the tuned model, more goes beyond it
+    lam: NotNegative = 0.5  # 0 is the base, 1 the tuned model, more goes beyond it
 
 
 def draw(pipe, prompts, knobs, *, unet, **options):

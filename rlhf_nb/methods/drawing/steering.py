@@ -11,13 +11,13 @@ import torch
 from pydantic import Field
 
 from ... import diffusion, rollout, seeds
-from .. import Numbers
+from .. import Count, Natural, NotNegative, Numbers
 
 
 class Knobs(Numbers):
-    particles: int = Field(4, ge=1)  # P (code: 4)
-    lam: float = Field(6.0, ge=0)  # (code: 2, for rewards that deviate by 1; those in [0, 1] by a third)
-    checks: int = Field(4, ge=0)  # evenly between the ends (code: after 20, 40, 60 and 80 % of the steps)
+    particles: Count = 4  # P (code: 4)
+    lam: NotNegative = 6.0  # (code: 2, for rewards that deviate by 1; those in [0, 1] by a third)
+    checks: Natural = 4  # evenly between the ends (code: after 20, 40, 60 and 80 % of the steps)
     potential: str = Field("max", pattern="^(max|diff)$")
 
 
