@@ -133,8 +133,8 @@ class Watch:
     every step.
     """
 
-    def __init__(self, run, pipe, score, clip, count=96):
-        table = prompts.read(run).query("use == 'tune' and category == 'combination'").head(count)
+    def __init__(self, run, pipe, score, clip):
+        table = prompts.read(run).query("use == 'tune' and category == 'combination'").head(96)
         self.run, self.pipe, self.score, self.prompts = run, pipe, score, table.prompt.tolist()
         self.wants = prompts.wants(table)
         self.reader = readers.load(run.settings.judge, clip) if run.settings.judge else None

@@ -97,13 +97,13 @@ def pixels(images):
 
 
 @torch.inference_mode()
-def encode_prompts(pipe, prompts, batch=512):
+def encode_prompts(pipe, prompts):
     """Hidden states of every unique prompt: (table (U, L, D) on the CPU, rows (B,) into it)."""
     unique, rows = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)
-    options = {"max_length": pipe.tokenizer.model_max_length, "padding": "max_length", "truncation": True}
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
     table = []
-    for i in range(0, len(unique), batch):
-        ids = pipe.tokenizer(list(unique[i : i + batch]), **options, return_tensors="pt").input_ids
+    for i in range(0, len(unique), 512):
+        ids = pipe.tokenizer(list(unique[i : i + 512]), **options).input_ids
         ids = ids.to(pipe.text_encoder.device)
         states = flops.spend(lambda ids=ids: pipe.text_encoder(ids)[0], pipe.text_encoder, ids.shape)
         table.append(states.cpu())

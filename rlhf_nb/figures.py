@@ -141,10 +141,16 @@ def dots(series, finding, xlabel, most=100):
     show(axis, finding)
 
 
-def curve(axis, x, rows, colour):
-    """A line of shares in percent with its interval as a band; rows: DataFrame with share, low, high."""
-    axis.plot(x, rows.share * 100, "o-", color=colour, markersize=4)
+def curve(axis, x, rows, colour, name="", value="share"):
+    """A line of values in percent with their intervals as a band, and its name at the end.
+
+    rows: DataFrame with `value`, low and high.
+    """
+    y = 100 * rows[value]
+    axis.plot(x, y, "o-", color=colour, markersize=4)
     axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
+    end = x.iloc[-1], y.iloc[-1]
+    axis.annotate(name, end, (5, 3), textcoords="offset points", color=colour)
 
 
 def png(image, pixels=256):
@@ -154,10 +160,10 @@ def png(image, pixels=256):
     return stream.getvalue()
 
 
-def still(figure, dpi=120):
+def still(figure):
     """PNG bytes of a figure, which is closed."""
     stream = io.BytesIO()
-    figure.savefig(stream, dpi=dpi)
+    figure.savefig(stream, dpi=120)
     plt.close(figure)
     return stream.getvalue()
 

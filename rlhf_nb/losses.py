@@ -135,7 +135,7 @@ def shares(is_model):
     return model / of_model + (1 - model) / of_pre
 
 
-def advantages(reward, group, floor=1e-4, most=5.0):
+def advantages(reward, group, most=5.0):
     """(reward - its group's mean) / the standard deviation over the batch, held within +-`most`; (B,).
 
     group (B,) int: the images of one prompt. Zero in a group whose rewards are all equal.
@@ -145,13 +145,13 @@ def advantages(reward, group, floor=1e-4, most=5.0):
     count = torch.bincount(place).to(reward)
     mean = torch.zeros_like(count).index_add_(0, place, reward) / count
     centred = reward - mean[place]
-    return (centred / reward.std().clamp(min=floor)).clamp(-most, most).float()
+    return (centred / reward.std().clamp(min=1e-4)).clamp(-most, most).float()
 
 
-def super_linear(advantage, gamma, floor=1e-4, most=5.0):
-    """sign(A) |A|^(1 + gamma) over its standard deviation in the batch, within +-`most`; (B,)."""
+def super_linear(advantage, gamma):
+    """sign(A) |A|^(1 + gamma) over its standard deviation in the batch, within +-5; (B,)."""
     shaped = advantage.sign() * advantage.abs() ** (1 + gamma)
-    return (shaped / shaped.std().clamp(min=floor)).clamp(-most, most)
+    return (shaped / shaped.std().clamp(min=1e-4)).clamp(-5, 5)
 
 
 def reverse_step(scheduler, noise_pred, latents, timesteps, previous, eta=1.0):

@@ -78,7 +78,6 @@ class Clip:
                 list(unique[i : i + 512]),
                 padding="max_length",
                 truncation=True,
-                max_length=self.model.config.text_config.max_position_embeddings,
                 return_tensors="pt",
             ).to(self.model.device)
             out.append(self.model.text_projection(self.model.text_model(**ids).pooler_output).cpu())

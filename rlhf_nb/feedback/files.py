@@ -83,11 +83,6 @@ def imported(path, images, known=()):
     return [row for row in rows if (row["rater"], row["image"], row["time"]) not in there], told
 
 
-def belonging(table, images):
-    """The judgements of a table that fit the image folder `images`: dicts for `Store.add`."""
-    return joined(table, images)[0]
-
-
 def joined(table, images):
     """The judgements of a table that fit the image folder `images` (an ImageFolder), and a word on the rest.
 
@@ -185,7 +180,7 @@ def export(folder, images, table):
     cannot be written.
     """
     folder = Path(folder)
-    table = pd.DataFrame(belonging(table, images), columns=table.columns)
+    table = pd.DataFrame(joined(table, images)[0], columns=table.columns)
     rows = images.rows[["file_name", "prompt"]].join(counts(table), how="inner")
     with writing(folder):
         for name in rows.file_name:

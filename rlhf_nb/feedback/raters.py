@@ -59,7 +59,7 @@ def one_label(table, chance, how="majority"):
     return labels
 
 
-def dawid_skene(table, rounds=100):
+def dawid_skene(table):
     """The rater-quality model of Dawid and Skene (1979; crowd-kit): (P(good) by image, skill by rater).
 
     Skill has the columns good and bad, the estimated chance to recognise each, NaN where the rater judged
@@ -76,7 +76,7 @@ def dawid_skene(table, rounds=100):
             f"none of the {len(table)} judgements says good or bad: label images in the widget of notebook "
             "03_feedback, or give a file with -p imported, and run it again"
         )
-    model = DawidSkene(n_iter=rounds).fit(votes.rename(columns={"image": "task", "rater": "worker"}))
+    model = DawidSkene(n_iter=100).fit(votes.rename(columns={"image": "task", "rater": "worker"}))
     given = model.errors_.unstack(sort=False)  # by rater: columns (truth, label)
     skill = pd.DataFrame({label: given.get((label, label), 0.0) for label in ("good", "bad")}).fillna(0.0)
     chance = model.probas_.reindex(columns=["good"], fill_value=0.0).good

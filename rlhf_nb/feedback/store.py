@@ -179,13 +179,9 @@ def fingerprint(image):
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
 
 
-def fits(judgement, images, prompts):
-    """Whether a judgement (a dict) is of a picture at hand, row `image` of `images` and `prompts` (N,)."""
-    return not misfit(judgement, images, prompts)
-
-
 def misfit(judgement, images, prompts):
-    """Why a judgement is of no picture at hand, "" where it is of one.
+    """Why a judgement (a dict) is of no picture at hand, row `image` of `images` and `prompts` (N,): "" where
+    it is.
 
     "name" where that row does not exist, "prompt" where it stands for another prompt by now, "picture" where
     it is known to be another picture. Older judgements name no picture.

@@ -16,7 +16,7 @@ import pandas as pd
 from ..config import UserError
 from ..figures import png
 from ..page.look import Panel
-from .store import LABELS, fingerprint, fits
+from .store import LABELS, fingerprint, misfit
 
 QUESTION = (
     "Does the picture show what the sentence says? Judge only that: how many, which colour, which object, "
@@ -102,7 +102,7 @@ class Labeler(Panel):
         self.done = {  # by position, oldest first
             held["position"]: held
             for held in store.table().query("rater == @self.rater").to_dict("records")
-            if self.asked.get(held["position"]) == held["image"] and fits(held, images, self.prompts)
+            if self.asked.get(held["position"]) == held["image"] and not misfit(held, images, self.prompts)
         }
         self.caption, self.progress = w.HTML(), w.HTML()
         self.choices = {k: _choice(LABELS, partial(self.label, k), button_width="74px") for k in range(3)}

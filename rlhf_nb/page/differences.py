@@ -42,9 +42,7 @@ def curves(table, x, by, inks, findings):
     for value, (words, colour) in inks.items():
         of = table[table[by] == value].sort_values(x)
         if len(of):
-            figures.curve(axis, of[x], of.assign(share=of.difference), colour)
-            at = (of[x].iloc[-1], 100 * of.difference.iloc[-1])
-            axis.annotate(words, at, (5, 3), textcoords="offset points", color=colour)
+            figures.curve(axis, of[x], of, colour, words, "difference")
     axis.axhline(0, **figures.RULE)
     axis.set(xlabel="guidance of sampling", ylabel=GAIN)
     if x == "updates":

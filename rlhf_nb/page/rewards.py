@@ -47,11 +47,9 @@ def curves(title, xlabel, parts, x="value", **look):
     """The axis of curves of `parts` {name: rows} over their column `x`, each named at its end."""
     [axis] = panels(title, width=4.8, height=3)
     for (name, rows), colour in zip(parts.items(), PALETTE[::-1], strict=False):
-        figures.curve(axis, rows[x], rows, colour)
+        figures.curve(axis, rows[x], rows, colour, name)
         if len(rows) == 1:  # which has no band
             axis.errorbar(rows[x], 100 * rows.share, figures.whiskers(rows), color=colour)
-        end = rows[x].iloc[-1], 100 * rows.share.iloc[-1]
-        axis.annotate(f"  {name}", end, color=colour, fontsize=8, va="center")
     axis.margins(x=0.2)
     axis.set(xlabel=xlabel, **{"ylabel": ACCURACY, **look})
     return axis

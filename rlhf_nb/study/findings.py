@@ -8,7 +8,7 @@ from IPython.display import HTML, Markdown
 
 from .. import config, files, intervals
 from ..page import tables
-from ..page.tables import EFFECT
+from ..page.tables import EFFECT, SPLITS
 from . import points, record
 
 COMPARED = points.SWEEPS.with_name("comparisons.yaml")
@@ -16,11 +16,6 @@ VERBS = {  # what a verdict says of a gain
     "borne out": "gained more than",
     "refuted": "gained less than",
     "undecided": "could not be told apart from",
-}
-SPLITS = {  # as sentences call them
-    "validation": "validation prompts",
-    "heldout": "held-out prompts",
-    "ood": "prompts out of distribution",
 }
 DIALS = [  # settings that tell points apart
     *("arm", "updates", "power", "beta", "baseline", "rows_by", "model_batch", "pre_batch"),
@@ -51,7 +46,7 @@ def how(row):
     """An effect, with its prompts, updates, seeds and source; nothing where there is none."""
     if np.isnan(row["difference"]):
         return ""
-    on = f"{row['n']:.0f} {SPLITS.get(row['split'], row['split'])}, {row['updates']:.0f} updates"
+    on = f"{row['n']:.0f} {SPLITS.get(row['split'], row['split'] + ' prompts')}, {row['updates']:.0f} updates"
     return f": {record.in_points(row)} ({on}, {record.trainings(row['seeds'])}, {row['source']})"
 
 

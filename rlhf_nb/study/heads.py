@@ -5,16 +5,12 @@ import pandas as pd
 import torch
 
 from .. import evaluate, prompts, reward, runs
+from ..page import tables
 from ..pictures import ImageFolder
 from .points import HEAD
 
 NEW = "all new prompts"
-SPLITS = {
-    "seen": "seen",
-    "heldout": "held-out",
-    "unseen": "unseen objects",
-    "ood": "out of distribution",
-}
+SPLITS = {split: name.removesuffix(" prompts") for split, name in tables.SPLITS.items()}
 
 
 def grammar(scale):

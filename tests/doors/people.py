@@ -38,7 +38,7 @@ def image_folder(folder):
 
 def read_labels(path, images):
     table = labels.read(path).assign(time=0.0)
-    found = labels.belonging(table, images)
+    found = labels.joined(table, images)[0]
     if len(found):
         raters.majority(pd.DataFrame(found))
 
@@ -133,7 +133,7 @@ def stores(box):
     def opens():
         store = Store(path)
         table = store.table()
-        labels.belonging(table, images)
+        labels.joined(table, images)[0]
         for given in raters.majority(table), raters.counts(table), raters.repeats(table):
             len(given)
         asked = widgets.Labeler(images, images.rows.prompt, store, rater="me")

@@ -8,7 +8,7 @@ import pytest
 from conftest import save_images
 from PIL import Image
 
-from rlhf_nb.feedback.files import belonging, export, imported, joined, read
+from rlhf_nb.feedback.files import export, imported, joined, read
 from rlhf_nb.feedback.raters import counts
 from rlhf_nb.feedback.store import LabelFileError, Store, fingerprint
 from rlhf_nb.files import ArtifactError
@@ -49,7 +49,7 @@ def test_export_is_an_image_folder_and_reads_back(tmp_path, images, store):
     assert out.rows.file_name.tolist() == ["000000.png", "000002.png"] and out[:].shape == (2, 8, 8, 3)
     assert out.rows.label.tolist()[0] == 0.5 and out.rows.skip.tolist() == [0, 1]
     for folder, last in ((images, 2), (out, 1)):  # where they come from, and where they went
-        back = belonging(read(tmp_path / "out" / "judgements.csv"), folder)
+        back = joined(read(tmp_path / "out" / "judgements.csv"), folder)[0]
         assert [r["image"] for r in back] == [0, 0, last]
         assert [(r["rater"], r["label"]) for r in back] == [("ann", "good"), ("bob", "bad"), ("ann", "skip")]
         assert [r["time"] for r in back] == store.table().time[:3].tolist()
@@ -59,9 +59,9 @@ def test_a_picture_drawn_anew_has_lost_its_exported_labels(tmp_path, images, sto
     store.add([{**row(0), "picture": fingerprint(images[[0]][0])}])
     export(tmp_path / "out", images, store.table())
     back = read(tmp_path / "out" / "judgements.csv")
-    assert len(belonging(back, images)) == len(belonging(back, ImageFolder(tmp_path / "out"))) == 1
+    assert len(joined(back, images)[0]) == len(joined(back, ImageFolder(tmp_path / "out"))[0]) == 1
     Image.new("RGB", (8, 8)).save(images.folder / "000000.png")
-    assert not belonging(back, images)
+    assert not joined(back, images)[0]
 
 
 def test_an_export_that_cannot_be_written_is_one_sentence(tmp_path, images, store):
@@ -75,12 +75,12 @@ def test_an_export_that_cannot_be_written_is_one_sentence(tmp_path, images, stor
 
 def test_labels_of_other_images_do_not_enter(tmp_path, images, store):
     store.add([row(0), row(1), row(9)])  # the second is another prompt's, the third is not there
-    assert [r["image"] for r in belonging(store.table(), images)] == [0]
+    assert [r["image"] for r in joined(store.table(), images)[0]] == [0]
     named = pd.DataFrame([row("000001.png", prompt="A red star."), row("c.png"), row(0)])
-    assert [r["image"] for r in belonging(named, images)] == [1, 0]
+    assert [r["image"] for r in joined(named, images)[0]] == [1, 0]
     for name, picture in zip(("bob", "cyd"), images[:], strict=False):
         store.add([{**row(0, rater=name), "picture": fingerprint(picture)}])
-    kept = belonging(store.table(), images)  # cyd judged a picture that is no longer there
+    kept = joined(store.table(), images)[0]  # cyd judged a picture that is no longer there
     assert [r["rater"] for r in kept] == ["ann", "bob"]
     again = Store(tmp_path / "g.sqlite")
     again.add(kept)
@@ -104,7 +104,7 @@ def test_a_file_of_other_pictures_is_refused_and_what_is_known_comes_once(tmp_pa
         imported(tmp_path / "l.csv", images)
     store.add([row(0), row(2, "bad")])
     export(tmp_path / "out", images, store.table())
-    known = belonging(store.table(), images)
+    known = joined(store.table(), images)[0]
     assert imported(tmp_path / "out" / "judgements.csv", images, known) == ([], "")
     assert len(imported(tmp_path / "out" / "judgements.csv", images, known[:1])[0]) == 1
 
@@ -132,7 +132,7 @@ NAMES = {
 @pytest.mark.parametrize("said, name", NAMES.values(), ids=NAMES)
 def test_a_picture_is_found_by_what_tools_make_of_its_name(images, said, name):
     images.rows = images.rows.assign(file_name=[name, "sub/other.png", "other.png"])
-    assert [r["image"] for r in belonging(pd.DataFrame([row(said)]), images)] == [0]
+    assert [r["image"] for r in joined(pd.DataFrame([row(said)]), images)[0]] == [0]
 
 
 STRANGE = [
@@ -158,8 +158,8 @@ def test_own_pictures_are_found_by_the_names_they_came_with(images):
     """The second one's own name is that which the first one has got."""
     images.rows = images.rows.assign(source=["b/0.jpg", "b/000000.png", "b/1.jpg"])
     given = [row("b/0.jpg"), row("000000.png", prompt="A red star."), row("1.jpg"), row(2), row("2")]
-    assert [r["image"] for r in belonging(pd.DataFrame(given), images)] == [0, 1, 2, 2, 2]
+    assert [r["image"] for r in joined(pd.DataFrame(given), images)[0]] == [0, 1, 2, 2, 2]
 
 
 def test_spaces_in_a_prompt_do_not_part_it_from_its_picture(images):
-    assert belonging(pd.DataFrame([row(0, prompt=" Two  cats.")]), images)[0]["prompt"] == "Two cats."
+    assert joined(pd.DataFrame([row(0, prompt=" Two  cats.")]), images)[0][0]["prompt"] == "Two cats."

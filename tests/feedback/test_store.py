@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from rlhf_nb.feedback.store import LabelFileError, Store, Votes, fingerprint, fits, misfit
+from rlhf_nb.feedback.store import LabelFileError, Store, Votes, fingerprint, misfit
 
 
 def row(image=0, label="good", rater="ann", prompt="Two cats."):
@@ -179,11 +179,11 @@ def test_reading_a_finished_store_does_not_touch_it(path):
 def test_a_judgement_fits_its_own_picture_only():
     images = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3), np.uint8)
     prompts = ["Two cats.", "A red star."]
-    assert fits(row(0), images, prompts) and fits({**row(0), "picture": None}, images, prompts)
-    assert not fits(row(1), images, prompts)  # another prompt's
-    assert not any(fits(row(image), images, prompts) for image in (2, -1, "a.png"))
-    assert fits({**row(0), "picture": fingerprint(images[0])}, images, prompts)
-    assert not fits({**row(0), "picture": fingerprint(images[1])}, images, prompts)
+    assert not misfit(row(0), images, prompts) and not misfit({**row(0), "picture": None}, images, prompts)
+    assert misfit(row(1), images, prompts)  # another prompt's
+    assert all(misfit(row(image), images, prompts) for image in (2, -1, "a.png"))
+    assert not misfit({**row(0), "picture": fingerprint(images[0])}, images, prompts)
+    assert misfit({**row(0), "picture": fingerprint(images[1])}, images, prompts)
     wrong = [row(2), row(1), {**row(0), "picture": "abc"}, row(0)]
     assert [misfit(one, images, prompts) for one in wrong] == ["name", "prompt", "picture", ""]
 
