@@ -105,7 +105,8 @@ class CaptionedImages:
         needed, there = ("image", "caption", *["score"] * (self.min_score > 0)), {}
         for _, row in itertools.islice(self._rows(), LOOKED_AT):
             there |= {column: value for column, value in row.items() if there.get(column) is None}
-            lacking = [what for what in needed if not _has(there, what)]
+            has = {what: _columns(there, what) for what in needed} | {"image": _picture(there) is not None}
+            lacking = [what for what in needed if not has[what]]
             if not lacking:
                 return
         if not there:
@@ -125,10 +126,6 @@ class CaptionedImages:
 
 def _columns(row, what):
     return sources.columns(row, COLUMNS[what])
-
-
-def _has(row, what):
-    return _picture(row) is not None if what == "image" else bool(_columns(row, what))
 
 
 def _picture(row):

@@ -1,30 +1,10 @@
 """Floating-point operations of a piece of work, counted: where clocks are noisy, they say what it costs."""
 
 import math
-from functools import cache
 from weakref import WeakKeyDictionary
 
 spent = 0.0  # FLOP of this process so far, of all work that went through `spend`; NaN if some was not counted
 _costs = WeakKeyDictionary()
-
-
-@cache
-def _on_processors():
-    """Formulas for attention on processors, which PyTorch's counter lacks: it would count it as nothing."""
-    import torch
-    from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
-
-    aten = torch.ops.aten
-    return {
-        aten._scaled_dot_product_flash_attention_for_cpu: (
-            lambda query, key, value, *_, **__: sdpa_flop_count(query.shape, key.shape, value.shape)
-        ),
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-            lambda grad, query, key, value, *_, **__: sdpa_backward_flop_count(
-                grad.shape, query.shape, key.shape, value.shape
-            )
-        ),
-    }
 
 
 def count(work):
@@ -44,7 +24,10 @@ def _counter():
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
 
-    formulas = flop_registry | _on_processors()
+    aten, formulas = torch.ops.aten, dict(flop_registry)
+    for way in ("", "_backward"):  # it would count attention on processors as nothing
+        known = formulas[getattr(aten, f"_scaled_dot_product_flash_attention{way}")]
+        formulas[getattr(aten, f"_scaled_dot_product_flash_attention_for_cpu{way}")] = known
 
     class Counter(TorchDispatchMode):
         total = 0

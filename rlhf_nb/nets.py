@@ -7,6 +7,7 @@ U-Net: the reference without adapters, the old policy with a second set of them.
 import contextlib
 import copy
 import re
+from functools import partial
 
 import torch
 from peft import LoraConfig
@@ -63,6 +64,7 @@ class Nets:
         self.unet, self.base, self.vae = unet, pipe.unet, pipe.vae
         self.score, self.texts, self.autocast = score, texts, autocast
         self.policy = diffusion.predictor(unet)
+        self.reference, self.old = (partial(self.predicted, who) for who in ("reference", "old"))
         self.adapters = bool(getattr(unet, "peft_config", None))
         self.kept = []  # tensors of the old policy, which a checkpoint holds
         if "old" in frozen:
@@ -109,16 +111,9 @@ class Nets:
 
     @torch.no_grad()
     def predicted(self, who, x_t, t, text):
+        """What the base model ("reference") or the "old" policy predicts."""
         with self.acting(who) as unet, self.autocast():
             return diffusion.predictor(unet)(x_t, t, text).detach()
-
-    def reference(self, x_t, t, text):
-        """What the base model predicts."""
-        return self.predicted("reference", x_t, t, text)
-
-    def old(self, x_t, t, text):
-        """What the old policy predicts."""
-        return self.predicted("old", x_t, t, text)
 
     def decoder(self, latents):
         """Pictures (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w), with gradient."""

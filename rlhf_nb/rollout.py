@@ -49,7 +49,7 @@ def recorded(pipe, unet, prompts, *, etas, seed, indices, guidance=1.0, choose=N
     forward, predict = diffusion.forward_process(pipe.scheduler), diffusion.predictor(unet)
     predict = guided(predict, table[rows[-1]], guidance)
     x_t = torch.stack([diffusion.noise_of(pipe, seed, i) for i in indices]).to(unet.device)
-    way = {"states": [x_t], "log_probs": [], "predicted": []}
+    way = {"states": [x_t.cpu()], "log_probs": [], "predicted": []}
     for k, eta in enumerate(etas.to(x_t.device)):
         t, then, end = (times[j].expand(len(x_t)).to(x_t.device) for j in (k, k + 1, -1))
         noise_pred, held = predict(x_t, t, text), x_t
@@ -63,7 +63,7 @@ def recorded(pipe, unet, prompts, *, etas, seed, indices, guidance=1.0, choose=N
             ]
         for name, value in (("states", x_t), ("log_probs", log_prob), ("predicted", noise_pred)):
             way[name].append(value.cpu())
-    way = {name: torch.stack([v.cpu() for v in values], 1) for name, values in way.items()}
+    way = {name: torch.stack(values, 1) for name, values in way.items()}
     return way | {"times": times.repeat(len(x_t), 1), "etas": etas.repeat(len(x_t), 1)}
 
 
