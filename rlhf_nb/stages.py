@@ -107,10 +107,10 @@ class Reward(Stage):
     lam: Size = 0.5  # lambda, weight of prompt classification
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 2.0  # T of prompt classification
     candidates: Few = 8  # N, the true prompt and N - 1 contrastive ones
-    updates: Count = 2000
+    updates: Count = 600
     batch: Rows = 128
-    lr: Positive = 2e-3
-    hidden: Rows = 1024
+    lr: Positive = 3e-3
+    hidden: Rows = 512
     seeds: Few = 5  # heads behind every figure
 
     @model_validator(mode="after")

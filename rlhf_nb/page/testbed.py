@@ -15,6 +15,7 @@ GATES = {  # shares that must lie from one to another: of a U-Net's pictures, th
     "object": (0.93, 1),
     "background": (0.93, 1),
     "mixed": (0, 0.04),
+    "Fréchet distance, of the bundle before": (0, 0.50),
     "reconstructions read right": (0.97, 1),
     "renders read right": (0.99, 1),
     "the eye names a shape": (0.96, 1),
