@@ -187,8 +187,7 @@ def main(settings):
     with engine.main_process_first():
         run = runs.Run("align", settings, needs=NEEDS)
     pipe, quiet = diffusion.load(settings.pipeline), not engine.is_main_process
-    clip = reward.Clip(settings.clip)
-    score = reward.scorer(settings.scorer, run.read("reward", "model"), clip)
+    clip, score = reward.chosen(run)
     images = pictures.ImageFolder(run.read("generate", "images"))
     with tqdm(desc="encoded", disable=quiet) as bar:
         encoded = material(run, pipe, images, rewards_of(images, score), engine, bar.update)

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -123,6 +123,7 @@ class Material:
     skipped: dict = field(default_factory=dict)  # what D_pre left out, and how often
 
 
+@dataclass
 class Batches:
     """What each step trains on: rows of D_model, which a method's `rows` describe, and rows of D_pre.
 
@@ -134,17 +135,26 @@ class Batches:
     i of step s depends on (seed, s, i) alone. Raises ConfigError where a step has no whole groups.
     """
 
-    def __init__(self, samples, rows, pre, size, *, total, empty, drop, seed, shared=False):
-        self.samples, self.pre, self.size = samples, pre, size
-        self.total, self.empty, self.drop, self.seed, self.shared = total, empty, drop, seed, shared
-        self.rows = {name: torch.as_tensor(value) for name, value in rows.items()}
-        self.is_model = torch.arange(sum(size)) < size[0]
-        self.unit = 1
-        if "group" in self.rows and size[0]:
+    samples: Samples
+    rows: dict
+    pre: Encoded | None
+    size: tuple
+    _: KW_ONLY
+    total: int
+    empty: torch.Tensor
+    drop: float
+    seed: int
+    shared: bool = False
+
+    def __post_init__(self):
+        self.rows = {name: torch.as_tensor(value) for name, value in self.rows.items()}
+        step = torch.arange(sum(self.size))
+        self.is_model, self.unit = step < self.size[0], 1
+        if "group" in self.rows and self.size[0]:
             _, count = self.rows["group"].unique(return_counts=True)
             self.unit = int(count[0]) if len(count) else 1
             self.by_group = self.rows["group"].argsort(stable=True).view(-1, self.unit)
-        model, pre = torch.arange(sum(size)).split(size)
+        model, pre = step.split(self.size)
         units = [*model.split(self.unit), *pre.split(1)]  # what one process computes together
         self.units = [unit for unit in units if len(unit)]
         self.check()

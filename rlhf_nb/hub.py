@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from . import config
+from . import config, files
 
 ASSETS = Path(__file__).parent / "toy" / "assets"
 # weights of a model, whole or one of several parts, and what of them the file holds: nothing, or "fp16"
@@ -74,16 +74,13 @@ def variant(folder):
     """
     settings = folder / "config.json"
     try:
-        known = isinstance(json.loads(config.contents(settings)), dict)
-    except (OSError, ValueError, RecursionError):
-        known = False
-    if not known:
-        how = "damaged" if settings.exists() else "missing"
-        raise ModelError(f"{settings} is {how}: restore it or give another folder or hub name")
-    files = [path.name for path in folder.iterdir() if path.is_file()]
-    kinds = {found[1] for found in map(WEIGHTS.fullmatch, files) if found}
+        files.read_json(settings, remedy="restore it or give another folder or hub name")
+    except files.ArtifactError as error:
+        raise ModelError(str(error)) from None
+    there = [path.name for path in folder.iterdir() if path.is_file()]
+    kinds = {found[1] for found in map(WEIGHTS.fullmatch, there) if found}
     if not kinds:
-        pickled = [name for name in files if name.endswith(PICKLES)]
+        pickled = [name for name in there if name.endswith(PICKLES)]
         remedy = (
             f"{pickled[0]} is a pickle, which may run code: if you trust it, load it by its library's "
             "from_pretrained(..., use_safetensors=False) and save_pretrained a folder of safetensors (HPS "

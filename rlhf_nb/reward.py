@@ -174,6 +174,12 @@ def scorer(name, folder, clip):
     return Reward(clip if name == "similarity" else Clip(name), Similarity())
 
 
+def chosen(run):
+    """What a runs.Run scores pictures with: its Clip, and the reward that its settings call `scorer`."""
+    clip = Clip(run.settings.clip)
+    return clip, scorer(run.settings.scorer, run.read("reward", "model"), clip)
+
+
 def labelled(path, images):
     """The rows of stage feedback's labels.csv (a path) that have a label, by their place in `images`.
 

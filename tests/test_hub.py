@@ -235,7 +235,10 @@ WRONG = {
     "a lost shard": (lost_shard, "UNet2DConditionModel.*does not appear to have"),
     "no config": (without("text_encoder/config.json"), "text_encoder/config.json is missing"),
     "a config that is no JSON": (cut("unet/config.json", 30), "unet/config.json is damaged"),
-    "a config that is a list": (lambda f: (f / "vae/config.json").write_text("[]"), "config.json is damaged"),
+    "a config that is a list": (
+        lambda f: (f / "vae/config.json").write_text("[]"),
+        "holds no JSON object",
+    ),
     "a part that is a file": (lambda f: (without("vae")(f), (f / "vae").write_text("")), "vae/config.json"),
     "no merges": (lambda f: two_files(f / "tokenizer", merges=False), "0 merges"),
     "no words": (without("tokenizer/tokenizer.json"), "tokenizer of"),

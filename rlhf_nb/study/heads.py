@@ -38,15 +38,15 @@ class Bench:
         self.features = self.clip.folder(self.images, runs.root() / "cache")  # (N, D)
         self.objects, self.allowed = grammar(how["scale"])
         self.allowed -= {self.wants[i] for i in self.check.index}
-        self.allowed |= {self.wants[i] for i in self.learn.index}  # sentences outside the grammar, too
+        self.own = [self.wants[i] for i in self.learn.index]
+        self.allowed |= {*self.own}  # sentences outside the grammar, too
         self.among = {}
 
     def sentences(self, n):
         """Features (U, D) of sentences, and which are the own and the wrong ones of `learn`, (M, n)."""
         if n not in self.among:
-            own = [self.wants[i] for i in self.learn.index]
             seed = self.how["seed"]
-            self.among[n] = reward.candidates(self.clip, own, n, seed, self.objects, self.allowed)
+            self.among[n] = reward.candidates(self.clip, self.own, n, seed, self.objects, self.allowed)
         return self.among[n]
 
     def fit(self, rows, seed, candidates=None, **change):
