@@ -149,8 +149,8 @@ def curve(axis, x, rows, colour, name="", value="share"):
     y = 100 * rows[value]
     axis.plot(x, y, "o-", color=colour, markersize=4)
     axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
-    end = x.iloc[-1], y.iloc[-1]
-    axis.annotate(name, end, (5, 3), textcoords="offset points", color=colour)
+    end, look = (x.iloc[-1], y.iloc[-1]), {"va": "center", "fontsize": 9}
+    axis.annotate(name, end, (6, 0), textcoords="offset points", color=colour, **look)
 
 
 def png(image, pixels=256):
