@@ -76,7 +76,7 @@ class CaptionedImages:
         """(None, (caption, image)) of a row, or (why it is skipped, None)."""
         if self.min_score > 0 and not _score(row) >= self.min_score:  # no score, nan, is low
             return "low score", None
-        caption = _caption(row)
+        caption = next(filter(None, (_words(row[column]) for column in _columns(row, "caption"))), "")
         if not caption:
             return "no caption", None
         try:
@@ -134,10 +134,6 @@ def _picture(row):
     values = [row[column] for column in dict.fromkeys([*best, *row]) if column not in words]
     kinds = ((bytes, np.ndarray), Path)
     return next((value for kind in kinds for value in values if isinstance(value, kind)), None)
-
-
-def _caption(row):
-    return next(filter(None, (_words(row[column]) for column in _columns(row, "caption"))), "")
 
 
 def _words(value):

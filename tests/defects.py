@@ -64,8 +64,8 @@ DEFECTS = [
         "a figure missing",
         "10_stress",
         "rlhf_nb/page/rewards.py",
-        "        dots(axis, rows, rows[name], *look)\n    plt.show()",
-        "        dots(axis, rows, rows[name], *look)\n    plt.close()",
+        "            axis.axvline(0, **figures.RULE)\n    plt.show()",
+        "            axis.axvline(0, **figures.RULE)\n    plt.close()",
     ),
     (
         "a gain with its sides swapped",
@@ -120,8 +120,8 @@ DEFECTS = [
         "the ends of every interval swapped",
         "06_evaluate",
         "rlhf_nb/intervals.py",
-        "    difference, low, high = interval(change)\n",
-        "    difference, high, low = interval(change)\n",
+        '(value, "low", "high")',
+        '(value, "high", "low")',
     ),
     (
         "reward and oracle swapped",
