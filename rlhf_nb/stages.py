@@ -87,7 +87,7 @@ class Generate(Stage):
     pipeline: Place = "toy/pipeline"
     pictures: Place = ""  # own ones with prompts, in place of drawn ones: a folder, tars, tables, a hub name
     per_simple: Few = 10  # images of a count, colour or background prompt (the paper: 60)
-    per_combination: Few = 4  # images of a combination prompt (the paper: 6)
+    per_combination: Few = 3  # images of a combination prompt (the paper: 6)
     per_test: Few = 6  # images of a prompt that measures the reward
     test_seen: Natural = 40  # seen combination prompts that also get such images
     guidance: Guidance = 3.0  # classifier-free guidance the images are drawn with
@@ -145,7 +145,7 @@ class Training(Models):
     updates: Count = 2000
     model_batch: Rows = 32  # rows of D_model a step
     pre_batch: Annotated[int, Field(ge=0, le=2**16)] = 8  # rows of D_pre a step
-    lr: Positive = 6e-4
+    lr: Positive = 1.6e-3
     drop: Share = 0.1  # share of prompts dropped, so that guidance keeps working
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
     lora: FewOrNone = 0  # rank of the adapters, 0 to train the whole U-Net

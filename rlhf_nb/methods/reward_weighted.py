@@ -21,7 +21,7 @@ class Knobs(Numbers):
     power: float = Field(3.0, ge=0, le=100)  # k: an image weighs r^k (the paper: 1)
     baseline: float = Field(0.0, ge=0, le=100)  # share of the mean weight that is taken off every weight
     rows_by: Literal["weight", "uniform"] = "weight"  # images come by weight, or evenly and are weighed
-    min_snr: NotNegative = 0.0  # gamma of Min-SNR weighting, 0 for none
+    min_snr: NotNegative = 5.0  # gamma of Min-SNR weighting, 0 for none
 
 
 def rows(samples, knobs):
