@@ -142,7 +142,7 @@ class Training(Models):
     method: str = "reward_weighted"
     knobs: dict = {}
     rounds: Rounds = Rounds()
-    updates: Count = 2000
+    updates: Count = 1500
     model_batch: Rows = 32  # rows of D_model a step
     pre_batch: Annotated[int, Field(ge=0, le=2**16)] = 8  # rows of D_pre a step
     lr: Positive = 1.6e-3
