@@ -5,7 +5,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s notebooks/Snakef
 # What was killed outright leaves its lock behind: it goes where no other run of the graph is at work.
 UNLOCK := @if command -v pgrep > /dev/null && ! pgrep -f "[S]nakefile --cores" > /dev/null; then rm -rf .snakemake/locks; fi
 
-.PHONY: book pdf test lab sweeps reference bundle lock clean
+.PHONY: book pdf test lab sweeps reference bundle tuned lock clean
 
 book: .venv/ready  ## run every notebook at toy scale and build the site
 	@$(BIN)/python book/vendor.py
@@ -37,6 +37,9 @@ bundle: .venv/ready        ## train the toy model anew (hours on two cores, resu
 	mkdir -p runs
 	cd notebooks && ../$(BIN)/papermill A1_pretrain.ipynb ../runs/A1_pretrain.ipynb -p scale toy -p retrain True
 	rm -rf rlhf_nb/toy/assets && cp -r runs/toy/pretrain/bundle rlhf_nb/toy/assets && cp runs/toy/pretrain/manifest.json rlhf_nb/toy/assets/made.json
+
+tuned: .venv/ready         ## ship the tuned model and the reward that `make book` has made
+	$(BIN)/python book/ship.py
 
 lock: .venv/ready          ## renew requirements.lock within the ranges of pyproject.toml (`make lock torch=2.14.1` moves PyTorch, too)
 	$(BIN)/python book/lock.py $(if $(torch),torch==$(torch))
