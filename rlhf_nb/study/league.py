@@ -37,11 +37,20 @@ class Beside(BaseModel, extra="allow"):
     knobs: dict[str, Any] = {}
 
 
+class Again(BaseModel, extra="forbid"):
+    """How many seeds the best rows and those named get in the end."""
+
+    seeds: Few
+    best: Few
+    rows: list[str]
+
+
 class League(BaseModel, extra="forbid"):
     """The whole of league.yaml."""
 
     tflop: Positive
     seeds: Few
+    again: Again
     common: dict[str, Any]
     tuning: dict[str, Any]
     final: dict[str, Any]
@@ -93,19 +102,32 @@ class Line:
                 found += [(settings, self.reached(settings)) for settings in more]
         return found
 
-    def final(self):
+    def final(self, seeds=None):
         """Settings of the final points, one a seed, or [] while the tuning is not done."""
         tried = self.tried()
         if any(share is None for _, share in tried):
             return []
         best = max(tried, key=lambda of: of[1])[0]
         own = {name: best.knobs[name] for name in self.row.then}
-        return [self.settings(1.0, self.league.final, best.lr, own, k) for k in range(self.league.seeds)]
+        seeds = range(seeds or self.league.seeds)
+        return [self.settings(1.0, self.league.final, best.lr, own, k) for k in seeds]
 
-    def missing(self):
+    def missing(self, seeds=None):
         """Settings of the points to make next, [] where the row is complete."""
         todo = [settings for settings, share in self.tried() if share is None]
-        return todo or [settings for settings in self.final() if self.reached(settings) is None]
+        return todo or [settings for settings in self.final(seeds) if self.reached(settings) is None]
+
+
+def again(scale, rows):
+    """The names of the rows that get more seeds: the best by validation prompts, and those of league.yaml.
+
+    None do before every row has its first seeds.
+    """
+    lines, more = [Line(scale, name, rows) for name in plan().rows], plan().again
+    if any(line.missing() for line in lines):
+        return set()
+    standing = {line.name: sum(map(line.reached, line.final())) for line in lines}
+    return {*more.rows, *sorted(standing, key=standing.get)[-more.best :]}
 
 
 def beside(scale, study, rows):
@@ -128,7 +150,8 @@ def known(scale):
 def missing(scale, name, rows):
     """Settings of the points of a row, or of a study beside the league, to make next."""
     if name in plan().rows:
-        return Line(scale, name, rows).missing()
+        line = Line(scale, name, rows)
+        return line.missing() or (line.missing(plan().again.seeds) if name in again(scale, rows) else [])
     todo = [*chain(*beside(scale, name, rows).values())]
     todo += [base(scale, pipeline=of) for of in {settings.pipeline for settings in todo}]
     return [settings for settings in todo if points.key(settings) not in set(rows.key)]
@@ -149,7 +172,7 @@ def base(scale, **given):
 
 
 def main(scale="toy"):
-    """Every row, two at a time, then the studies beside them."""
+    """Every row, two at a time, then the best from more seeds, then the studies beside them."""
     if not (known(scale).key == points.key(base(scale))).any():
         point.main(base(scale))
 
@@ -158,7 +181,7 @@ def main(scale="toy"):
         return name, subprocess.run(command).returncode
 
     with ThreadPoolExecutor(2) as pool:
-        parts = plan().rows, plan().beside.keys() - {"live"}
+        parts = plan().rows, plan().rows, plan().beside.keys() - {"live"}
         failed = [name for names in parts for name, status in pool.map(run, names) if status]
     if failed:
         sys.exit(f"error: these rows stopped: {', '.join(failed)}")

@@ -24,7 +24,7 @@ def rows(scale):
         for study in plan.beside
         for words, of in league.beside(scale, study, known).items()
     }
-    made |= {("league", name): league.Line(scale, name, known).final() for name in plan.rows}
+    made |= {("league", name): league.Line(scale, name, known).final(plan.again.seeds) for name in plan.rows}
     made["league", BASE] = [league.base(scale, pipeline=of) for of in known.pipeline.unique()]
     names = {points.key(settings): name for name, of in made.items() for settings in of}
     known = known[known.key.isin(names)]

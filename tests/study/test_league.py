@@ -14,6 +14,7 @@ PAPER = {"kind": "offline", "method": "reward_weighted", "lr": [1e-4, 1e-3], "th
 TINY = {
     "tflop": 0.04,
     "seeds": 2,
+    "again": {"seeds": 3, "best": 1, "rows": []},
     "common": SMALL | {"arm": "given", "repeats": 1},
     "tuning": {"splits": ["validation"], "guidances": [1.0]},
     "final": {"splits": ["validation", "heldout"], "guidances": [1.0, 3.0], "own_best": True},
@@ -68,6 +69,7 @@ def test_a_row_is_made_by_one_rule_and_a_second_start_makes_nothing(smoke, tiny,
     rows = league.known("smoke")
     line = league.Line("smoke", "paper", rows)
     assert not line.missing()
+    assert league.again("smoke", rows) == {"paper"} and not line.missing(3)  # it is the best of one
     tried, final = line.tried(), line.final()
     assert [s.lr for s, _ in tried[:2]] == [1e-4, 1e-3] and tried[2][0].knobs["power"] == 1.0
     best = max(tried, key=lambda of: of[1])[0]
@@ -79,5 +81,5 @@ def test_a_row_is_made_by_one_rule_and_a_second_start_makes_nothing(smoke, tiny,
     made = runs.manifest("smoke", f"study/{points.key(final[0])}")["finished"]
     league.make("smoke", "paper")
     assert runs.manifest("smoke", f"study/{points.key(final[0])}")["finished"] == made
-    tiny(seeds=3)
-    assert [s.seed for s in league.Line("smoke", "paper", rows).missing()] == [2]
+    tiny(seeds=4)
+    assert [s.seed for s in league.Line("smoke", "paper", rows).missing()] == [3]
