@@ -39,12 +39,12 @@ def numeric(table, columns):
 def read_prompts(box):
     """As 02, 05, 06, 07 and 09 read the prompts."""
     settings = box.defaults["generate"]
-    starts = ("columns =", "table =", "folder, wanted =")
+    starts = ("table =", "folder, wanted =")
     prompts.wants(notebook("02_generate", *starts, run=box.run, settings=settings)["wanted"])
-    found = notebook("06_evaluate", "columns =", "table =", "combined =", "tune =", run=box.run)
+    found = notebook("06_evaluate", "table =", "combined =", "tune =", run=box.run)
     prompts.wants(found["tune"])
     settings = box.defaults["best_of_n"]
-    found = notebook("07_best_of_n", "heldout =", "table =", "rows =", run=box.run, settings=settings)
+    found = notebook("07_best_of_n", "heldout =", "rows =", run=box.run, settings=settings)
     prompts.wants(found["rows"])
     align.Watch(box.align, box.pipe, None, box.clip)
     notebook("09_sensitivity", "columns =", "table =", "asked =", "narrow =", run=box.run)

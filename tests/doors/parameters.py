@@ -108,7 +108,7 @@ def start_prompts(box, s):
 
 
 def start_generate(box, s):
-    notebook("02_generate", "columns =", "table =", "folder, wanted =", settings=s, run=box.run)
+    notebook("02_generate", "table =", "folder, wanted =", settings=s, run=box.run)
     steps(box, s.steps)
 
 
@@ -179,8 +179,8 @@ def start_tour(box, s):
 
 
 NETWORKS = (
-    *("def shape", "clip_shape =", "text =", "clip_shape.", "text.", "text.", "vae =", "kind =", "first ="),
-    *("unet =", "clip =", "second =", "rival ="),
+    *("def predictor", "clip_shape =", "text =", "clip_shape.", "text.", "text."),
+    *("vae =", "unet =", "clip =", "rival ="),
 )
 
 
