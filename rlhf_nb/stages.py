@@ -106,8 +106,8 @@ class Reward(Stage):
     clip: Place = "toy/clip"
     lam: Size = 0.5  # lambda, weight of prompt classification
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 2.0  # T of prompt classification
-    candidates: Few = 8  # N, the true prompt and N - 1 contrastive ones
-    updates: Count = 600
+    candidates: Few = 4  # N, the true prompt and N - 1 contrastive ones
+    updates: Count = 2000
     batch: Rows = 128
     lr: Positive = 3e-3
     hidden: Rows = 512
