@@ -42,8 +42,9 @@ def weighed(smoke, clip, monkeypatch):
             pictures.ImageFolder(runs.result("smoke", "generate", "images")),
         )
         rows, score = point.labels_for(run, images), None
-        if run.settings.arm in ("reward", "shuffled"):
-            score = point.learnt(run, clip, images, rows)
+        if run.settings.arm in ("reward", "shuffled", "eye"):
+            score, count = point.learnt(run, clip, images, rows)
+            assert count == (463 if run.settings.arm == "eye" else rows.label.count())
         return point.weigh(run.settings, clip, images, rows, score), rows
 
     return of
@@ -82,6 +83,13 @@ def test_a_narrow_set_has_few_objects_and_as_many_images(weighed):
     (narrow, rows), (broad, _) = weighed(objects=2, kept=5), weighed(kept=5)
     assert (narrow > 0).sum() == (broad > 0).sum() == 5
     assert rows.object[narrow > 0].nunique() <= 2
+
+
+@pytest.mark.slow
+def test_labels_given_by_looking_teach_a_reward(weighed):
+    (by_eye, rows), (recorded, _) = weighed(arm="eye"), weighed()
+    assert ((by_eye > 0) & (by_eye < 1)).all() and len(by_eye) == len(rows)
+    assert not np.allclose(by_eye, recorded)
 
 
 @pytest.mark.slow
