@@ -14,7 +14,7 @@ def main():
     unet = diffusion.load_unet(made, diffusion.load("toy/pipeline"))
     for place in (TUNED, REWARD):
         shutil.rmtree(place, ignore_errors=True)
-    unet.half().save_pretrained(TUNED)
+    diffusion.save_unet(unet.half(), TUNED)
     shutil.copy(runs.result("toy", "align", "manifest.json"), TUNED)
     shutil.copytree(learnt, REWARD)
 
