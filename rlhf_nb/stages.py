@@ -197,13 +197,14 @@ class Measured(Models):
 
 
 class Evaluate(Measured):
-    guidances: Guidances = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # searched on validation prompts; 1 is none
-    voted: Count = 60  # prompts of the seen and of the unseen group that raters compare, four images each
+    guidances: Guidances = (1.0, 2.0, 3.0, 4.0)  # searched on validation prompts; 1 is none
+    others: Count = 250  # combination prompts of each split beside the held-out one
+    voted: Count = 40  # prompts of the seen and of the unseen group that raters compare, four images each
 
 
 class BestOfN(Measured):
     prompts: Count = 40
-    most: Several = 64  # largest n
+    most: Several = 32  # largest n
 
 
 class Tour(Models):
