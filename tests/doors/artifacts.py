@@ -105,6 +105,12 @@ def read_eye(box):
     found["eye"].assign(judge=True).groupby("group").eye.mean()
 
 
+def read_pairs(box):
+    """As 11 reads which of two pictures the eye preferred."""
+    found = notebook("11_reach", "path =", "of_pairs =", "pairs =", "decided =", "won =")
+    assert 0 <= found["won"]["share"] <= 1
+
+
 def read_voted(box):
     """As 11 reads the pictures that raters compare, and what was found right of them."""
     kept = files.read_table(box.run.read("evaluate", "pictures/metadata.csv"))
@@ -195,6 +201,7 @@ def of_records(box):
     study = where / "study.csv"
     yield from tables("tables", "records/study.csv", study, partial(read_study, box), columns=kinds.FEWER)
     yield from tables("tables", "records/eye.csv", where / "eye.csv", partial(read_eye, box))
+    yield from tables("tables", "records/pairs.csv", where / "pairs.csv", partial(read_pairs, box))
     eye = box.folder / "eye"
     shutil.copytree(ROOT / "tests" / "eye", eye)
     keep = pd.read_csv(eye / "metadata.csv").head(4)
