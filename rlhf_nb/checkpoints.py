@@ -105,14 +105,12 @@ def load(training, tensors, path):
             f"{path} is of another model (its weights have other shapes): remove it, or give the model it "
             "belongs to"
         )
+    for name, value in weights(training).items():
+        value.copy_(part_of(tensors[name], value))
     for i, p in enumerate(training.parameters):
-        p.copy_(part_of(tensors[f"p{i}"], p))
         if not {f"step{i}", f"exp_avg{i}", f"exp_avg_sq{i}"} <= shapes.keys():
             continue
         training.moments[p] = {"step": tensors[f"step{i}"].to(p.device)}
         for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW walks memory: moments must lie as the weights do
             value = part_of(tensors[f"{name}{i}"], p)
             training.moments[p][name] = torch.empty_like(p).copy_(value)
-    for letter, of in (("a", training.average), ("k", training.kept)):
-        for i, p in enumerate(of):
-            p.copy_(part_of(tensors[f"{letter}{i}"], p))

@@ -15,7 +15,7 @@ from .hub import ModelError
 from .schedulers import check_steps, forward_process, sampler, schedule  # noqa: F401
 
 SMALL = 128  # pixels; larger pictures are encoded, drawn and decoded in smaller batches
-PARTS = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
+PARTS = "model_index.json scheduler text_encoder tokenizer unet vae".split()
 # what a U-Net is told beside latents, time and text: nothing in Stable Diffusion v1
 TOLD = ("class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim_type")
 # what a U-Net shares with its pipeline
@@ -99,15 +99,13 @@ def pixels(images):
 @torch.inference_mode()
 def encode_prompts(pipe, prompts):
     """Hidden states of every unique prompt: (table (U, L, D) on the CPU, rows (B,) into it)."""
-    unique, rows = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)
-    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    table = []
-    for i in range(0, len(unique), 512):
-        ids = pipe.tokenizer(list(unique[i : i + 512]), **options).input_ids
-        ids = ids.to(pipe.text_encoder.device)
-        states = flops.spend(lambda ids=ids: pipe.text_encoder(ids)[0], pipe.text_encoder, ids.shape)
-        table.append(states.cpu())
-    return torch.cat(table), torch.from_numpy(rows)
+    encoder = pipe.text_encoder
+
+    def states(tokens):
+        ids = tokens.input_ids
+        return flops.spend(lambda: encoder(ids)[0], encoder, ids.shape)
+
+    return hub.each_once(prompts, pipe.tokenizer, states, encoder.device)
 
 
 @torch.inference_mode()

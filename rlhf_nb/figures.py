@@ -17,10 +17,12 @@ ELSEWHERE = "#b7791f"  # what others measured, beside our own
 RIGHT, REST = "#8fc79c", "#e3e3e3"  # of what is shared out: what all find right, and what decides nothing
 INK = "#737a86"  # of words and axes: as readable on a light page as on a dark one, through a clear ground
 RULE = {"color": "grey", "linewidth": 1, "linestyle": ":"}  # where nothing is gained
-PARTS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-plt.rcParams.update(dict.fromkeys(PARTS, INK) | dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"))
+PARTS = "text.color axes.edgecolor axes.labelcolor xtick.color ytick.color".split()
 plt.rcParams.update(
     {
+        **dict.fromkeys(PARTS, INK),
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
         "figure.dpi": 110,
         "axes.spines.top": False,
         "axes.spines.right": False,

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
+
 from . import config, files
 
 ASSETS = Path(__file__).parent / "toy" / "assets"
@@ -143,10 +145,20 @@ def tokenizer(name, text, subfolder=""):
     return found
 
 
+def each_once(texts, tokenizer, encode, device, batch=512):
+    """What `encode` makes of each unique text's tokens: (table (U, ...) on the CPU, rows (B,) into it)."""
+    import torch
+
+    unique, rows = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
+    options, table = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}, []
+    for i in range(0, len(unique), batch):
+        tokens = tokenizer(unique[i : i + batch].tolist(), **options).to(device)
+        table.append(encode(tokens).cpu())
+    return torch.cat(table), torch.from_numpy(rows)
+
+
 def reads(processor, size, name):
     """`processor`, if it makes pictures of size (H, W) for the model `name`, whatever it is given."""
-    import numpy as np
-
     with named("preprocessor_config.json", name):
         made = processor([np.zeros((8, 9, 3), np.uint8)], return_tensors="pt").pixel_values.shape[2:]
     if tuple(made) != size:

@@ -75,6 +75,10 @@ class Noised:
         """What "policy", "old" or "reference" predicts, (B, C, H, W)."""
         return getattr(self.nets, who)(self.noisy, self.time, self.text).float()
 
+    def error_of(self, who):
+        """How far what "policy", "old" or "reference" predicts is off, (B,)."""
+        return self.error(self.predicted(who))
+
     def error(self, prediction, form="plain", most=3.0):
         """How far a prediction (B, C, H, W) is off, (B,), in a Form, which is how a timestep weighs.
 

@@ -71,17 +71,14 @@ class Clip:
     @torch.no_grad()
     def prompts(self, prompts):
         """Features (B, D) of prompts, not normalised; each unique prompt is encoded once."""
-        unique, rows = np.unique(prompts, return_inverse=True)
-        out = [torch.empty(0, self.width)]
-        for i in range(0, len(unique), 512):
-            ids = self.tokenizer(
-                list(unique[i : i + 512]),
-                padding="max_length",
-                truncation=True,
-                return_tensors="pt",
-            ).to(self.model.device)
-            out.append(self.model.text_projection(self.model.text_model(**ids).pooler_output).cpu())
-        return torch.cat(out)[torch.from_numpy(rows)]
+        if not len(prompts):
+            return torch.empty(0, self.width)
+
+        def features(tokens):
+            return self.model.text_projection(self.model.text_model(**tokens).pooler_output)
+
+        table, rows = hub.each_once(prompts, self.tokenizer, features, self.model.device)
+        return table[rows]
 
 
 class Similarity(nn.Module):

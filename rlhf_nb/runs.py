@@ -26,10 +26,20 @@ from .files import ArtifactError, digest, intact, put, read_json, write_text, wr
 from .stages import EXECUTION, MAKES, NOTEBOOKS
 
 PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, checkpoints and the like
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
-MANIFEST = {"stage": str, "settings": dict[str, Any], "inputs": dict[str, str], "files": dict[str, Any]}
-MANIFEST |= {"digest": str, "versions": dict[str, str], "device": str, "threads": Count, "seconds": Size}
-MANIFEST |= {"finished": str, "tflop": Size | None}
+PACKAGES = "torch diffusers transformers accelerate numpy scipy".split()
+MANIFEST = {
+    "stage": str,
+    "settings": dict[str, Any],
+    "inputs": dict[str, str],
+    "files": dict[str, Any],
+    "digest": str,
+    "versions": dict[str, str],
+    "device": str,
+    "threads": Count,
+    "seconds": Size,
+    "finished": str,
+    "tflop": Size | None,
+}
 # Of a launch's processes the one that locks the stage and keeps its time.
 FIRST = os.environ.get("RANK", "0") == "0"
 

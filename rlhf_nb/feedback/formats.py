@@ -12,7 +12,7 @@ import unicodedata
 from .. import config
 from .store import LABELS, LabelFileError
 
-COLUMNS = ("rater", "image", "prompt", "label", "seconds", "time", "picture")
+COLUMNS = "rater image prompt label seconds time picture".split()
 NEEDED = COLUMNS[:4]
 NAMES = {  # what Label Studio calls a column of ours
     "rater": ("annotator", "completed_by"),

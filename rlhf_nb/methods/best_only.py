@@ -27,6 +27,5 @@ def rows(samples, knobs):
 
 def loss(nets, batch, knobs):
     """The denoising error."""
-    noised = losses.Noised(nets, batch)
-    error = noised.error(noised.predicted("policy"))
+    error = losses.Noised(nets, batch).error_of("policy")
     return error, {"error": error}

@@ -41,8 +41,7 @@ def rows(samples, knobs):
 def loss(nets, batch, knobs):
     """The denoising error under text and label."""
     batch.text = labelled(batch.text, batch.side, knobs)
-    noised = losses.Noised(nets, batch)
-    error = noised.error(noised.predicted("policy"))
+    error = losses.Noised(nets, batch).error_of("policy")
     return error, {"error": error}
 
 

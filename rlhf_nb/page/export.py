@@ -27,23 +27,23 @@ POOL, GALLERY = 48, 30  # pictures to label, and to rank
 
 
 class Function(nn.Module):
-    """A function of tensors, with the weights of the modules it calls."""
+    """A function of tensors, with the weights of the module it calls."""
 
-    def __init__(self, call, *parts):
+    def __init__(self, call, part):
         super().__init__()
-        self.call, self.parts = call, nn.ModuleList(parts)
+        self.call, self.part = call, part
 
     def forward(self, *inputs):
         return self.call(*inputs)
 
 
 def functions(pipe, eye, clip, score):
-    """What the page computes with but the U-Nets: {name: (module, example inputs)}.
+    """What the page computes with but the U-Nets: {name: (function, the module it calls, example inputs)}.
 
     Token ids (B, L) are int32, images uint8 (B, H, W, 3); the rest is float.
     """
     vae, towers, length = pipe.vae, clip.model, pipe.tokenizer.model_max_length
-    side = pipe.unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (clip.processor.image_mean, clip.processor.image_std))
 
     def decode(latents):
@@ -64,15 +64,12 @@ def functions(pipe, eye, clip, score):
     ids[:, -1] = pipe.tokenizer.eos_token_id
     feature = torch.randn(2, clip.width)
     return {
-        "text": (Function(lambda ids: pipe.text_encoder(ids.long())[0], pipe.text_encoder), [ids]),
-        "decoder": (Function(decode, vae), [_latents(pipe.unet)]),
-        "judge": (Function(read, eye), [images]),
-        "vision": (Function(see, towers), [images]),
-        "words": (Function(words, towers), [ids]),
-        "reward": (
-            Function(lambda a, b: score.model(a, b[:, None]).squeeze(1), score.model),
-            [feature, feature],
-        ),
+        "text": (lambda ids: pipe.text_encoder(ids.long())[0], pipe.text_encoder, [ids]),
+        "decoder": (decode, vae, [_latents(pipe.unet)]),
+        "judge": (read, eye, [images]),
+        "vision": (see, towers, [images]),
+        "words": (words, towers, [ids]),
+        "reward": (lambda a, b: score.model(a, b[:, None]).squeeze(1), score.model, [feature, feature]),
     }
 
 
@@ -84,20 +81,18 @@ def _latents(unet):
 def predictor(unet, length):
     """A U-Net as `functions` has the rest: latents, times (B,) and text (B, L, D) -> what it predicts."""
     text = torch.randn(2, length, unet.config.cross_attention_dim)
-    module = Function(lambda x, t, text: unet(x, t, text).sample, unet)
-    return module, [_latents(unet), torch.full((2,), 500.0), text]
+    return diffusion.predictor(unet), unet, [_latents(unet), torch.full((2,), 500.0), text]
 
 
-def graph(module, inputs):
-    """The bytes of a module's ONNX graph for any batch; weights are stored in half precision."""
+def graph(call, part, inputs):
+    """The bytes of a function's ONNX graph for any batch; the weights of its `part` are in half precision."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    names, stream, module = [f"in{i}" for i in range(len(inputs))], io.BytesIO(), module.cpu().eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter(
-            "ignore"
-        )  # the tracer is the old one, which takes a second in place of a minute
+    names, stream = [f"in{i}" for i in range(len(inputs))], io.BytesIO()
+    module = Function(call, part).cpu().eval()
+    # the tracer is the old one, which takes a second in place of a minute, and warns
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         out = module(*inputs)
         outs = [f"out{i}" for i in range(len(out) if isinstance(out, list) else 1)]
         torch.onnx.export(
@@ -201,15 +196,15 @@ def write(folder, runtime, *, pipe, eye, clip, score, tuned=None, shown=None, **
     made["base"] = predictor(pipe.unet, length)
     if tuned:
         made["tuned"] = predictor(tuned, length)
-    sizes = {path.name: script(folder / "models", path.name, path.read_bytes()) for path in runtime.iterdir()}
-    sizes |= {name: script(folder / "models", name, graph(*of)) for name, of in made.items()}
+    contents = {path.name: path.read_bytes() for path in runtime.iterdir()}
+    contents |= {name: graph(*of) for name, of in made.items()}
     if shown:
-        sizes["pictures"] = script(folder / "models", "pictures", json.dumps(shown).encode())
-    latents = made["base"][1][0].shape[1:]
+        contents["pictures"] = json.dumps(shown).encode()
+    sizes = {name: script(folder / "models", name, content) for name, content in contents.items()}
     learning = stages.Reward().model_dump(include={"lam", "temperature", "lr"})
     told = {
         "sizes": sizes,
-        "latents": list(latents),
+        "latents": [*_latents(pipe.unet).shape[1:]],
         "tokenizer": tokens(pipe.tokenizer),
         "schedule": schedule(pipe.scheduler),
         "vocabulary": vocabulary(),
@@ -228,10 +223,10 @@ def parts(runs):
 
     def finished(stage, part, shipped=""):
         """(the part of a stage, or a shipped folder, or None, and the settings it was made with)."""
-        if (runs / stage / "manifest.json").exists():
-            return runs / stage / part, read_json(runs / stage / "manifest.json", "settings")["settings"]
-        known = shipped and (hub.ASSETS / shipped).exists()
-        return (hub.ASSETS / shipped if known else None), {}
+        made, known = runs / stage / "manifest.json", hub.ASSETS / shipped
+        if made.exists():
+            return runs / stage / part, read_json(made, "settings")["settings"]
+        return (known if shipped and known.exists() else None), {}
 
     aligned, training = finished("align", "unet", "tuned")
     learnt, learning = finished("reward", "model", "reward")

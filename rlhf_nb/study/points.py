@@ -14,10 +14,9 @@ from ..stages import EXECUTION, Study
 
 SWEEPS = Path(config.__file__).parents[1] / "notebooks" / "sweeps.yaml"
 MEASURING = (  # all that bears on the base model
-    *("arm", "scale", "splits", "prompts", "repeats", "guidances", "own_best", "steps", "renders"),
-    *("pipeline", "judge", "clip"),
-)
-HEAD = ("updates", "lr", "hidden", "lam", "temperature", "batch")  # of stage `reward`: how its head learns
+    "arm scale splits prompts repeats guidances own_best steps renders pipeline judge clip"
+).split()
+HEAD = "updates lr hidden lam temperature batch".split()  # of stage `reward`: how its head learns
 
 
 class Grid(BaseModel, extra="allow"):

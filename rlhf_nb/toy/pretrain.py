@@ -166,9 +166,12 @@ def token_ids(tokenizer, captions):
 @torch.inference_mode()
 def text_states(clip_model, tokenizer, captions):
     """Outputs (N, D) of the text tower before its projection; each unique caption is encoded once."""
-    unique, rows = np.unique(captions, return_inverse=True)
-    parts = token_ids(tokenizer, unique).to(clip_model.device).split(1024)
-    return torch.cat([clip_model.text_model(part).pooler_output.cpu() for part in parts])[rows]
+
+    def states(tokens):
+        return clip_model.text_model(tokens.input_ids).pooler_output
+
+    table, rows = hub.each_once(captions, tokenizer, states, clip_model.device, 1024)
+    return table[rows]
 
 
 def near_misses(clip_model, tokenizer, captions, seed):
