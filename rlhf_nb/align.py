@@ -52,8 +52,7 @@ def material(run, pipe, images, rewards, engine=None, progress=None):
     pre = encode(pipe, stream, *options) if s.pre_batch else None
     distinct, number = np.unique(sentences[use], return_inverse=True)
     empty = diffusion.encode_prompts(pipe, [""])[0][0]
-    for part in (pipe.vae, pipe.text_encoder):
-        part.to("cpu")
+    diffusion.move(pipe, "cpu")
     reward = torch.from_numpy(np.asarray(rewards)).float()
     samples = Samples(encoded, reward=reward, prompt=torch.from_numpy(number))
     return Material(samples, pre, distinct.tolist(), empty, stream.skipped)

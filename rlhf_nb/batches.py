@@ -78,22 +78,20 @@ def encode_shard(pipe, images, prompts, half, first):
     text, rows = diffusion.encode_prompts(pipe, prompts)
     unet = pipe.unet.config
     size = (unet.in_channels, unet.sample_size, unet.sample_size)
-    if mean.shape[1:] != size or text.shape[2] != unet.cross_attention_dim:
+    if mean.shape[1:] != size:
         raise ModelError(
-            f"images of {images.shape[1]} x {images.shape[2]} give latents {tuple(mean.shape[1:])} and "
-            f"prompts states of width {text.shape[2]}, the U-Net takes {size} and "
-            f"{unet.cross_attention_dim}: give images of its size, and encoders that belong to it"
+            f"images of {images.shape[1]} x {images.shape[2]} give latents {tuple(mean.shape[1:])}, the "
+            f"U-Net takes {size}: give images of its size"
         )
     finite = (mean.isfinite() & std.isfinite()).flatten(1).all(1)
-    if not finite.all():
-        bad = (first + (~finite).nonzero()[:5, 0]).tolist()
+    bad = (~finite).nonzero()[:5, 0]
+    if len(bad):
         raise ModelError(
-            f"latents of images {bad} are not finite: look at these pictures, or use an autoencoder in full "
-            "precision"
+            f"latents of images {(first + bad).tolist()} are not finite: look at these pictures, or use an "
+            "autoencoder in full precision"
         )
-    kind = torch.float16 if half else torch.float32
-    latents = {name: value.to(kind).contiguous() for name, value in (("mean", mean), ("std", std))}
-    return latents | {"text": text.to(kind).contiguous(), "prompt": rows}
+    kind, made = torch.float16 if half else torch.float32, {"mean": mean, "std": std, "text": text}
+    return {name: value.to(kind) for name, value in made.items()} | {"prompt": rows}
 
 
 class Samples:
@@ -174,10 +172,9 @@ class Batches:
         told = {"reward": (torch.arange(len(self.samples)), self.samples.reward)}
         told |= {name: (self.rows["row"], value) for name, value in self.rows.items()}
         for name, (row, value) in told.items():
-            bad = ~value.isfinite()
-            if bad.any():
-                named = row[bad.nonzero()[:5, 0]].tolist()
-                raise NotFinite(f"{name}s of images {named} are not finite: run notebook 04_reward again")
+            bad = row[~value.isfinite()][:5].tolist()
+            if bad:
+                raise NotFinite(f"{name}s of images {bad} are not finite: run notebook 04_reward again")
         if "weight" in self.rows and not self.rows["weight"].any():
             raise NotFinite(
                 "every image weighs nothing: no label or reward calls one good, so there is nothing to "
@@ -194,7 +191,7 @@ class Batches:
         plan = {name: torch.cat([of[entries], of.new_zeros(pre)]) for name, of in self.rows.items()}
         if pre:
             rows = seeds.rows_at(self.seed + 1, step, pre, len(self.pre))
-            plan["row"] = torch.cat([self.rows["row"][entries], rows]) if model else rows
+            plan["row"] = torch.cat([self.rows["row"][entries], rows])
         plan["timesteps"] = torch.randint(self.total, (model + pre,), generator=g)
         plan["dropped"] = torch.rand(model + pre, generator=g) < self.drop
         if "low" in plan:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, Json
+from torch.distributed.tensor import distribute_tensor
 
 from . import config, files
 
@@ -34,8 +35,6 @@ def whole(tensor):
 
 def part_of(tensor, like):
     """Of a whole tensor what this process holds of `like`."""
-    from torch.distributed.tensor import distribute_tensor
-
     if not hasattr(like, "full_tensor"):
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -204,6 +204,12 @@ def trajectory(pipe, prompts, **options):
     return [decode(pipe.vae, latents) for latents in seen]
 
 
+def move(pipe, device):
+    """Put the frozen parts on a device."""
+    for part in (pipe.vae, pipe.text_encoder):
+        part.to(device)
+
+
 @contextlib.contextmanager
 def at_work(pipe, unet):
     """The frozen parts on the device and `unet` in eval mode for a while: in training they leave it their
@@ -211,11 +217,9 @@ def at_work(pipe, unet):
     """
     training = unet.training
     unet.eval()
-    for part in (pipe.vae, pipe.text_encoder):
-        part.to(unet.device)
+    move(pipe, unet.device)
     yield
-    for part in (pipe.vae, pipe.text_encoder):
-        part.to("cpu")
+    move(pipe, "cpu")
     unet.train(training)
 
 

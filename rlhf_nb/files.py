@@ -12,7 +12,10 @@ from types import NoneType
 from typing import Any, get_args
 
 import pandas as pd
+import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from . import config
 
@@ -101,8 +104,6 @@ def write_text(path, text):
 
 def tensors_digest(tensors):
     """SHA-256 of {name: tensor}: names, types, shapes and values."""
-    import torch
-
     sha = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -112,9 +113,6 @@ def tensors_digest(tensors):
 
 def write_tensors(tensors, path, about=None):
     """A safetensors file of {name: tensor}, whole or not at all; its header has their digest."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
     with whole(path, SafetensorError) as part:
         save_file(tensors, part, {"digest": tensors_digest(tensors)} | (about or {}))
@@ -122,9 +120,6 @@ def write_tensors(tensors, path, about=None):
 
 def read_tensors(path):
     """{name: tensor} of a safetensors file, mapped from disk. Raises ArtifactError where it is none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         if not os.path.isfile(path):  # a pipe would be waited for
             raise FileNotFoundError("there is no such file")
@@ -138,8 +133,6 @@ def cached_tensors(path):
 
     None where it is missing or no more what was written, and so is to be made again.
     """
-    from safetensors import safe_open
-
     try:
         tensors = read_tensors(path)
     except ArtifactError:  # cut by a full disk or a copy

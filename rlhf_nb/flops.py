@@ -3,8 +3,33 @@
 import math
 from weakref import WeakKeyDictionary
 
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
 spent = 0.0  # FLOP of this process so far, of all work that went through `spend`; NaN if some was not counted
 _costs = WeakKeyDictionary()
+_formulas = dict(flop_registry)
+for way in ("", "_backward"):  # it would count attention on processors as nothing
+    known = _formulas[getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention{way}")]
+    _formulas[getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention_for_cpu{way}")] = known
+
+
+class _Counter(TorchDispatchMode):
+    total = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        formula = _formulas.get(operation._overloadpacket)
+        if formula is None and torch.is_inference_mode_enabled():  # where nothing else takes them apart
+            with self:
+                out = operation.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = operation(*args, **kwargs)
+        if formula:
+            self.total += formula(*args, **kwargs, out_val=out)
+        return out
 
 
 def count(work):
@@ -13,39 +38,9 @@ def count(work):
     The work itself comes out the same to the bit; PyTorch's own counter takes operations apart in training,
     too, which changes the last bits of a gradient.
     """
-    counter = _counter()
-    with counter:
+    with _Counter() as counter:
         work()
     return counter.total
-
-
-def _counter():
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils.flop_counter import flop_registry
-
-    aten, formulas = torch.ops.aten, dict(flop_registry)
-    for way in ("", "_backward"):  # it would count attention on processors as nothing
-        known = formulas[getattr(aten, f"_scaled_dot_product_flash_attention{way}")]
-        formulas[getattr(aten, f"_scaled_dot_product_flash_attention_for_cpu{way}")] = known
-
-    class Counter(TorchDispatchMode):
-        total = 0
-
-        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-            kwargs = kwargs or {}
-            formula = formulas.get(operation._overloadpacket)
-            if formula is None and torch.is_inference_mode_enabled():  # where nothing else takes them apart
-                with self:
-                    out = operation.decompose(*args, **kwargs)
-                if out is not NotImplemented:
-                    return out
-            out = operation(*args, **kwargs)
-            if formula:
-                self.total += formula(*args, **kwargs, out_val=out)
-            return out
-
-    return Counter()
 
 
 def spend(work, model, *key):
@@ -72,7 +67,5 @@ def since(before):
 
 
 def _countable(model):
-    import torch
-
     alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     return alone and getattr(model, "_compiled_call_impl", None) is None

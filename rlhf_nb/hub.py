@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from . import config, files
 
@@ -147,8 +148,6 @@ def tokenizer(name, text, subfolder=""):
 
 def each_once(texts, tokenizer, encode, device, batch=512):
     """What `encode` makes of each unique text's tokens: (table (U, ...) on the CPU, rows (B,) into it)."""
-    import torch
-
     unique, rows = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
     options, table = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}, []
     for i in range(0, len(unique), batch):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from . import config, flops, hub, locks
 from .bounds import Count, Size
@@ -28,17 +29,10 @@ from .stages import EXECUTION, MAKES, NOTEBOOKS
 PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, checkpoints and the like
 PACKAGES = "torch diffusers transformers accelerate numpy scipy".split()
 MANIFEST = {
-    "stage": str,
-    "settings": dict[str, Any],
-    "inputs": dict[str, str],
-    "files": dict[str, Any],
-    "digest": str,
-    "versions": dict[str, str],
-    "device": str,
-    "threads": Count,
-    "seconds": Size,
-    "finished": str,
-    "tflop": Size | None,
+    **dict.fromkeys(("stage", "digest", "device", "finished"), str),
+    **dict.fromkeys(("settings", "files"), dict[str, Any]),
+    **dict.fromkeys(("inputs", "versions"), dict[str, str]),
+    **{"threads": Count, "seconds": Size, "tflop": Size | None},
 }
 # Of a launch's processes the one that locks the stage and keeps its time.
 FIRST = os.environ.get("RANK", "0") == "0"
@@ -56,8 +50,6 @@ def root():
 
 def threads():
     """How many processor threads this process computes on; 1 where a GPU does."""
-    import torch
-
     return 1 if torch.cuda.is_available() else torch.get_num_threads()
 
 
@@ -250,8 +242,6 @@ class Run:
 
     def _about(self, files, known):
         """The manifest of `files` {name: digest}, whose common digest is `known`."""
-        import torch
-
         device = f"{platform.machine()}, {threads()} threads"
         listed = {name: of for name, of in files.items() if not name.endswith(".png")}
         return {

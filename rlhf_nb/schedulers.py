@@ -1,5 +1,7 @@
 """Noise schedules of model folders, and our sampler for them."""
 
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+
 from . import config, hub, losses
 
 TIMES = 1000  # of the noise schedule
@@ -15,8 +17,6 @@ SOLVER = {  # ours, whichever sampler a folder names and however it is set
 
 def schedule(name):
     """The sampler for the noise schedule in a folder or hub name."""
-    from diffusers import DPMSolverMultistepScheduler
-
     with hub.named("scheduler", name):
         given = DPMSolverMultistepScheduler.load_config(hub.place(name), subfolder="scheduler")
         found = solver(given, given.get("_class_name"))
@@ -40,8 +40,6 @@ def sampler(scheduler):
 
 def solver(given, kind):
     """DPM-Solver++ for the noise schedule that the configuration `given` of a class `kind` sets."""
-    from diffusers import DPMSolverMultistepScheduler
-
     options = dict(SOLVER)
     if "FlowMatch" in str(kind):
         shift = given.get("shift", 1.0)
@@ -54,8 +52,6 @@ def forward_process(scheduler):
 
     A sampler's own add_noise knows only the few steps it samples at; flow matching needs none.
     """
-    from diffusers import DDPMScheduler
-
     if scheduler.config.prediction_type == "flow_prediction":
         return scheduler
     return DDPMScheduler.from_config(scheduler.config)

@@ -42,9 +42,8 @@ MAKES = {  # what a stage is not finished without
         "feedback": "feedback.sqlite labels.csv raters.csv agreement.csv numbers.json",
         "reward": "model gains.csv numbers.json",
         "align": "unet log.csv curve.csv numbers.json",
-        "evaluate": (
-            "verdicts.csv accuracy.csv paired.csv quality.csv numbers.json result.png others.png pictures"
-        ),
+        "evaluate": "verdicts.csv accuracy.csv paired.csv quality.csv numbers.json result.png others.png "
+        "pictures",
         "best_of_n": "best_of_n.csv votes.csv numbers.json",
         "data": "controls.csv data.csv rewards.csv feedback.csv nearer.csv",
         "stress": "study.csv half.csv novelty.csv",

@@ -7,8 +7,6 @@ from . import Count, NotNegative, Numbers, Part
 
 FROZEN = ("old", "reference")
 DRAWS = "old"  # the policy at the round's start, where it does not lag
-RECORD = False
-SHARED = False
 
 
 class Knobs(Numbers):

@@ -7,11 +7,6 @@ import torch
 from .. import losses
 from . import Count, Numbers
 
-FROZEN = ()
-DRAWS = None
-RECORD = False
-SHARED = False
-
 
 class Knobs(Numbers):
     best: Count = 1  # images of a prompt that are kept, as the source's

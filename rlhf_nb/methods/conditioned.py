@@ -10,11 +10,6 @@ import torch
 from .. import diffusion, losses
 from . import NotNegative, Numbers, Part, Positive, Share
 
-FROZEN = ()
-DRAWS = None
-RECORD = False
-SHARED = False
-
 
 class Knobs(Numbers):
     threshold: Share = 0.5  # an image is good from this reward on

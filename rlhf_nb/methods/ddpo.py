@@ -13,10 +13,8 @@ import torch
 from .. import losses
 from . import Numbers, Positive
 
-FROZEN = ()
 DRAWS = "policy"
 RECORD = ("states", "log_probs")
-SHARED = False
 
 
 class Knobs(Numbers):

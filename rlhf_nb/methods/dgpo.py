@@ -6,7 +6,7 @@ import math
 
 from .. import losses
 from . import Count, NotNegative, Numbers, Part, Positive
-from .awm import DRAWS, FROZEN, RECORD, after  # noqa: F401
+from .awm import DRAWS, FROZEN, after  # noqa: F401
 
 SHARED = True
 

@@ -12,8 +12,6 @@ from .. import losses
 from . import NotNegative, Numbers, Positive
 
 FROZEN = ("reference",)
-DRAWS = None
-RECORD = False
 SHARED = True
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from .. import losses
 from . import NotNegative, Numbers, Positive
-from .ddpo import DRAWS, RECORD, SHARED, again, rows  # noqa: F401
+from .ddpo import DRAWS, RECORD, again, rows  # noqa: F401
 
 FROZEN = ("reference",)
 

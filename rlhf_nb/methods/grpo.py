@@ -8,7 +8,7 @@ all steps; the plain one has both only near the drawer, and the last noisy steps
 
 from .. import losses
 from . import Count, Natural, NotNegative, Numbers, Positive
-from .ddpo import DRAWS, SHARED, again, rows  # noqa: F401
+from .ddpo import DRAWS, again, rows  # noqa: F401
 from .dpok import divergence
 
 FROZEN = ("reference",)

@@ -9,9 +9,6 @@ from .. import losses
 from . import NotNegative, Numbers, Positive, Share
 
 FROZEN = ("reference",)
-DRAWS = None
-RECORD = False
-SHARED = False
 
 
 class Knobs(Numbers):

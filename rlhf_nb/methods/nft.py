@@ -8,7 +8,7 @@ import torch
 
 from .. import losses
 from . import Count, NotNegative, Numbers, Part, Positive
-from .awm import DRAWS, FROZEN, RECORD, SHARED, after  # noqa: F401
+from .awm import DRAWS, FROZEN, after  # noqa: F401
 
 
 class Knobs(Numbers):

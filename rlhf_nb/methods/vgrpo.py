@@ -6,7 +6,7 @@ from typing import Literal
 
 from .. import losses
 from . import Count, NotNegative, Positive, awm
-from .awm import DRAWS, FROZEN, RECORD, after, loss  # noqa: F401
+from .awm import DRAWS, FROZEN, after, loss  # noqa: F401
 
 SHARED = True
 

@@ -165,11 +165,11 @@ def pictures(images, labels):
     (base 64), "prompt", what "panel" and "judge" say, and eight sentences, its own first.
     """
     rng = np.random.default_rng([0, 6])
-    rows = labels[(labels.category == "combination") & (labels.label != 0.5) & labels.truth.notna()]
+    rows = labels.dropna(subset="truth").query("category == 'combination' and label != 0.5")
     found = {}
     for name, use, size in (("pool", "label", POOL), ("gallery", "test", GALLERY)):
         of = rows[rows.use == use].sample(frac=1, random_state=rng).drop_duplicates("prompt")
-        halves = [of.index[(of.label > 0.5) == good][: size // 2] for good in (True, False)]
+        halves = [of.query(f"label {side} 0.5").index[: size // 2] for side in (">", "<")]
         found[name] = [_shown(images, labels, row, rng) for row in rng.permutation(np.concatenate(halves))]
     return found
 

@@ -116,7 +116,7 @@ def found(run):
     table = pd.DataFrame([line for claim in claims for line in lines_of(run, claim)])
     table = table.sort_values("code", kind="stable", ignore_index=True)
     table = table.replace(" prompt classification", " L_pc", regex=True)
-    known = table[table.high > table.low]
+    known = table.query("high > low")
     scaled = 2 * known.difference.abs() / (known.high - known.low)
     p = 2 * t.sf(scaled * t.ppf(0.975, known.free), known.free)
     table.loc[known.index, "p"] = intervals.holm(p)
@@ -134,7 +134,7 @@ def main_lines(table):
     """
     lines = []
     for code, about in config.read(CLAIMS)["main"].items():
-        of = table[table.code == code]
+        of = table.query("code == @code")
         ends = of["after Holm"].value_counts()
         first = of.iloc[0] if len(of) else {"here": "", "after Holm": "to see"}
         verdict = first["after Holm"]
@@ -162,7 +162,7 @@ def listed(main):
 
 def forest(main):
     """Show how far each of the `main_lines` is from being undecided, in half-widths of its interval."""
-    known = main[main["after Holm"] != "to see"]
+    known = main.query("`after Holm` != 'to see'")
     names = [textwrap.fill(f"{row.code} {row.claim}", 36) for row in known.itertuples()]
     scaled = known[EFFECT].mul(0.02 / (known.high - known.low), axis=0).assign(name=names)
     title = f"Of {len(known)} claims: {summary(known)}"

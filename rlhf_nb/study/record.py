@@ -122,7 +122,7 @@ def record(scale="toy"):
 def sweep(scale, name):
     """The rows of sweep `name`, described, that rest on what this machine's do; and a sentence on them."""
     wanted, rows = points.points(points.SWEEPS, scale, [name]), described(known(scale))
-    rows = rows[rows.key.isin(wanted) & (rows.mixed == 1)]
+    rows = rows.query("key in @wanted and mixed == 1")
     same = rows.asked == (basis(scale) if len(rows) else "")
     here = rows[same].drop_duplicates([*POINT, "source"], keep="last")
     here.loc[here.arm == "constant", "power"] = 0.0  # one weight for all is any weight to the power 0
