@@ -169,7 +169,7 @@ class Batches:
                 "the method finds nothing to train on: it needs more images of one prompt, rewards that "
                 "differ, or more steps"
             )
-        told = {"reward": (torch.arange(len(self.samples)), self.samples.reward)}
+        told = {"reward": (torch.arange(len(self.samples.reward)), self.samples.reward)}
         told |= {name: (self.rows["row"], value) for name, value in self.rows.items()}
         for name, (row, value) in told.items():
             bad = row[~value.isfinite()][:5].tolist()

@@ -46,20 +46,14 @@ def weights(training):
     return {f"{letter}{i}": p.detach() for letter, of in lists.items() for i, p in enumerate(of)}
 
 
-def named(training):
-    """{name: tensor} of all that a checkpoint of a `train.Training` holds."""
-    tensors = weights(training)
-    for i, p in enumerate(training.parameters):
-        tensors |= {f"{name}{i}": value for name, value in training.moments[p].items()}
-    return tensors
-
-
 def save(training, folder, step):
     """Write the checkpoint of a `train.Training` after `step` steps; the last KEPT remain.
 
     Raises ArtifactError.
     """
-    engine, tensors = training.engine, named(training)
+    engine, tensors = training.engine, weights(training)
+    for i, p in enumerate(training.parameters):
+        tensors |= {f"{name}{i}": value for name, value in training.moments[p].items()}
     for name in list(tensors):
         gathered = whole(tensors.pop(name))  # by all processes, and kept by one
         if engine.is_main_process:

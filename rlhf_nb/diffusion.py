@@ -6,9 +6,12 @@ import math
 from functools import partial
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
+from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
+from transformers import CLIPTextModel
 
 from . import files, flops, hub, seeds
 from .hub import ModelError
@@ -28,9 +31,6 @@ def load(name):
 
     Raises ModelError for a folder or hub name that is not whole or not of this kind.
     """
-    import diffusers
-    from transformers import CLIPTextModel
-
     hub.quiet()
     where = Path(hub.place(name))
     missing = [p for p in PARTS if where.is_dir() and not (where / p).exists()]
@@ -231,11 +231,8 @@ def save_unet(unet, folder):
     with files.writing(folder, SafetensorError):
         Path(folder).mkdir(parents=True, exist_ok=True)
         if getattr(unet, "peft_config", None):
-            from diffusers import StableDiffusionPipeline
-            from peft.utils import get_peft_model_state_dict
-
             adapters = get_peft_model_state_dict(unet)
-            StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=adapters)
+            diffusers.StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=adapters)
             return
         unet.register_to_config(_name_or_path="")
         unet.save_pretrained(folder, safe_serialization=True)
@@ -246,8 +243,6 @@ def load_unet(folder, pipe):
 
     Raises ModelError where it does not fit the pipeline's latents or text.
     """
-    from diffusers import UNet2DConditionModel
-
     if (Path(folder) / "pytorch_lora_weights.safetensors").exists():
         unet = copy.deepcopy(pipe.unet)
         try:
@@ -259,7 +254,7 @@ def load_unet(folder, pipe):
                 "models"
             ) from error
         return hub.finite(unet, f"the U-Net with adapters in {folder}").eval().requires_grad_(False)
-    unet = hub.network(UNet2DConditionModel, folder)
+    unet = hub.network(diffusers.UNet2DConditionModel, folder)
     for name in FITS:
         own, other = unet.config[name], pipe.unet.config[name]
         if own != other:

@@ -103,7 +103,7 @@ def told_apart(samples, **values):
     """
     differ = ~flat(samples.reward, samples.group)
     row = (differ if differ.any() else ~differ).nonzero()[:, 0]
-    return {"row": row, "group": samples.group[row], **{name: value[row] for name, value in values.items()}}
+    return {"row": row, **{name: value[row] for name, value in values.items()}}
 
 
 def strata(entries, pairs, low=0.0):

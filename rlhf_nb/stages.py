@@ -271,7 +271,7 @@ STAGES = {
     "align": Align,
     "evaluate": Evaluate,
     "best_of_n": BestOfN,
-    **dict.fromkeys(("data", "reach", "sensitivity", "league", "verdicts", "methods"), Stage),  # no own dials
+    **dict.fromkeys("data reach sensitivity league verdicts methods".split(), Stage),  # no own dials
     "stress": Stress,
     "pretrain": Pretrain,
     "gpu": Gpu,

@@ -28,7 +28,8 @@ def rows(samples, knobs):
     to nothing.
     """
     advantage = losses.advantages(samples.reward, samples.group, most=math.inf)
-    return losses.strata(losses.told_apart(samples, advantage=advantage), knobs.pairs, knobs.low)
+    entries = losses.told_apart(samples, advantage=advantage, group=samples.group)
+    return losses.strata(entries, knobs.pairs, knobs.low)
 
 
 def loss(nets, batch, knobs):

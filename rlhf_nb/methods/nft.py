@@ -31,7 +31,6 @@ def rows(samples, knobs):
     if knobs.optimality == "advantage":
         good = 0.5 + losses.advantages(samples.reward, samples.group) / 10
         entries = losses.told_apart(samples, good=good)
-        del entries["group"]
     return losses.strata(entries, knobs.pairs)
 
 

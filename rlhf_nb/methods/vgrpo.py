@@ -35,4 +35,5 @@ def rows(samples, knobs):
         advantage = knobs.tanh_eta * (advantage / knobs.tanh_eta).tanh()
     if knobs.shaping == "slas":
         advantage = losses.super_linear(advantage, knobs.slas_gamma)
-    return losses.strata(losses.told_apart(samples, advantage=advantage), knobs.pairs)
+    entries = losses.told_apart(samples, advantage=advantage, group=samples.group)
+    return losses.strata(entries, knobs.pairs)

@@ -16,7 +16,7 @@ from . import differences
 from .tables import EFFECT, SPLITS, lead, read
 
 CLAIMS = points.SWEEPS.with_name("claims.yaml")
-WORDS = ("code", "claim", "paper", "over", "where")
+WORDS = "code claim paper over where".split()
 LINE = [*WORDS[:3], "here", "over", "verdict", "after Holm", "where"]
 ORDER = ("borne out", "refuted", "undecided", "no result", "to see")  # the sure ones first
 COLOURS = {"borne out": figures.GOOD, "refuted": figures.BAD, "undecided": "grey"}  # as pictures are framed

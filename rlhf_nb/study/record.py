@@ -22,9 +22,9 @@ from . import points
 
 MEASURES = ("frechet reward vendi diversity saturated duplicated purity labels images seconds").split()
 BEHIND = {  # settings of other stages that a point's rows rest on
-    "generate": ("seed", "guidance", "steps", "per_simple", "per_combination"),
-    "feedback": ("seed", "raters", "careless", "aggregation"),
-    "reward": ("candidates", *points.HEAD),
+    "generate": "seed guidance steps per_simple per_combination".split(),
+    "feedback": "seed raters careless aggregation".split(),
+    "reward": ["candidates", *points.HEAD],
 }
 RECORD = points.SWEEPS.parents[1] / "book" / "records" / "study.csv"
 POINT = ["key", "split", "guidance", "mixed"]  # what a row is of
