@@ -92,7 +92,7 @@ def variant(folder):
             else "restore it or give another folder or hub name"
         )
         raise ModelError(f"{folder} has no weights as safetensors: {remedy}")
-    return None if None in kinds else sorted(kinds)[0]
+    return None if None in kinds else min(kinds)
 
 
 def network(cls, name, subfolder="", **options):

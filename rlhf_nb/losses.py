@@ -147,7 +147,7 @@ def advantages(reward, group, most=5.0):
     _, place = group.unique(return_inverse=True)
     reward = reward.double()  # the mean of equal numbers is exactly that number
     count = torch.bincount(place).to(reward)
-    mean = torch.zeros_like(count).index_add_(0, place, reward) / count
+    mean = torch.bincount(place, reward) / count
     centred = reward - mean[place]
     return (centred / reward.std().clamp(min=1e-4)).clamp(-most, most).float()
 

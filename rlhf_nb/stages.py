@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from .bounds import (
     Arm,
@@ -58,10 +58,12 @@ MAKES = {  # what a stage is not finished without
 EXECUTION = ("accumulate", "extras")  # how a run is done: it may change before a new start
 
 
-class Stage(BaseModel):
-    """What every stage takes."""
+class Settings(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
+    """Names and values that know no others and stay as they are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+class Stage(Settings):
+    """What every stage takes."""
 
     scale: str = "smoke"
     seed: Seed = 0
@@ -123,10 +125,8 @@ class Stress(Stage):
     hidden: Rows = 256
 
 
-class Rounds(BaseModel):
+class Rounds(Settings):
     """Fresh images, for methods that draw: each round's are trained on for an equal share of the updates."""
-
-    model_config = Stage.model_config
 
     count: Few = 1
     prompts: Count = 32  # labelled prompts drawn a round

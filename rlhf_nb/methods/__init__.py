@@ -30,7 +30,7 @@ import importlib
 import pkgutil
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 UNSAID = {
     "FROZEN": (),
@@ -47,10 +47,8 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 
 
-class Numbers(BaseModel):
+class Numbers(BaseModel, extra="forbid", strict=True, allow_inf_nan=False):
     """What a method's Knobs are: a few numbers, strict about names and types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def names():

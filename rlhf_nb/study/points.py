@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from .. import config
 from ..bounds import Few
@@ -33,10 +33,8 @@ class Sweep(BaseModel, extra="allow"):
     vary: list[Grid] = Field(min_length=1)
 
 
-class Plan(BaseModel):
+class Plan(BaseModel, extra="forbid"):
     """The whole of sweeps.yaml."""
-
-    model_config = ConfigDict(extra="forbid")
 
     scales: dict[str, dict[str, Any]]
     sweeps: dict[str, Sweep]
