@@ -5,7 +5,6 @@ Where accelerate shards weights (FSDP2) every process gathers, one writes.
 """
 
 import json
-from pathlib import Path
 
 import torch
 from pydantic import BaseModel, Json
@@ -62,9 +61,9 @@ def save(training, folder, step):
         return
     scaler = engine.scaler.state_dict() if engine.scaler else None
     about = {"step": step, "rows": training.rows, "scaler": scaler}
-    path = Path(folder) / f"checkpoint-{step:08d}.safetensors"
+    path = folder / f"checkpoint-{step:08d}.safetensors"
     files.write_tensors(tensors, path, {name: json.dumps(value) for name, value in about.items()})
-    for old in sorted(path.parent.glob("checkpoint-*.safetensors"))[:-KEPT]:
+    for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-KEPT]:
         old.unlink()
 
 
@@ -75,7 +74,7 @@ def restore(training, folder):
     Raises CheckpointError where its weights have other shapes.
     """
     with files.reading(folder):
-        paths = sorted(Path(folder).glob("checkpoint-*.safetensors"), reverse=True)
+        paths = sorted(folder.glob("checkpoint-*.safetensors"), reverse=True)
     for path in paths:
         found = files.cached_tensors(path)
         if not found:

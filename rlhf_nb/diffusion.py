@@ -162,7 +162,7 @@ def sample_latents(pipe, prompts, *, guidance, steps, seed, unet=None, indices=N
     `unet` draws in place of the pipeline's own. Latent i depends on (seed, indices[i], prompt, guidance,
     steps) alone, not on the batch it is drawn in. `watch` is a diffusers callback on the end of every step.
     """
-    indices = list(range(len(prompts))) if indices is None else indices
+    indices = range(len(prompts)) if indices is None else indices
     batch = batch or batch_of(pipe)
     drawer = with_unet(pipe, unet or pipe.unet)
     check_steps(pipe.scheduler, steps)

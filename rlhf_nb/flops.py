@@ -51,7 +51,8 @@ def spend(work, model, *key):
     """
     global spent
     before, values, costs = spent, [], _costs.setdefault(model, {})
-    if key not in costs and not _countable(model):
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if key not in costs and (distributed or getattr(model, "_compiled_call_impl", None)):
         costs[key] = math.nan
     if key in costs:
         values.append(work())
@@ -64,8 +65,3 @@ def spend(work, model, *key):
 def since(before):
     """10^12 operations since `spent` was `before`, or None where some were not counted."""
     return round((spent - before) / 1e12, 3) if math.isfinite(spent - before) else None
-
-
-def _countable(model):
-    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-    return alone and getattr(model, "_compiled_call_impl", None) is None

@@ -101,9 +101,9 @@ def network(cls, name, subfolder="", **options):
     The libraries would leave a missing weight random. Of a local folder that has variants only, such as fp16,
     one is taken.
     """
-    folder, part = Path(place(name), subfolder), subfolder or "model"
-    if Path(place(name)).is_dir():
-        options["variant"] = variant(folder)
+    folder, part = Path(place(name)), subfolder or "model"
+    if folder.is_dir():
+        options["variant"] = variant(folder / subfolder)
     options |= {"subfolder": subfolder, "use_safetensors": True, "output_loading_info": True}
     model, report = loading(cls, name, **options)
     if lacking := len(report["missing_keys"]):

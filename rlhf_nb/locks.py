@@ -51,7 +51,6 @@ def take(path):
     NFS and the large cluster file systems carry it between machines. Where they do not, a sentence on stderr
     says so.
     """
-    path = Path(path)
     if path in held:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,5 +84,5 @@ def warn(what):
 
 def release(path):
     """Give the lock back, if this process holds it."""
-    if Path(path) in held:
-        held.pop(Path(path)).close()
+    if path in held:
+        held.pop(path).close()

@@ -31,7 +31,8 @@ class Clip:
         if torch.cuda.is_available():
             self.model.cuda()
 
-    def _projected(self, pixel_values):
+    def projected(self, pixel_values):
+        """Features (B, D) of what the processor makes of images, (B, 3, H, W), not normalised."""
         return self.model.visual_projection(self.model.vision_model(pixel_values).pooler_output)
 
     @torch.no_grad()
@@ -41,7 +42,7 @@ class Clip:
         for i in range(0, len(images), 256):
             x = self.processor(list(images[i : i + 256]), return_tensors="pt").pixel_values
             x = x.to(self.model.device)
-            out.append(flops.spend(lambda x=x: self._projected(x), self.model, x.shape).cpu())
+            out.append(flops.spend(lambda x=x: self.projected(x), self.model, x.shape).cpu())
         return torch.cat(out)
 
     def pixels(self, x):
@@ -54,7 +55,7 @@ class Clip:
         x = nn.functional.interpolate(x, (size, size), mode="bicubic", antialias=True)
         mean = x.new_tensor(self.processor.image_mean).view(3, 1, 1)
         std = x.new_tensor(self.processor.image_std).view(3, 1, 1)
-        return self._projected(((x + 1) / 2 - mean) / std)
+        return self.projected(((x + 1) / 2 - mean) / std)
 
     def folder(self, images, cache):
         """Features (N, D) of a pictures.ImageFolder, kept in the folder `cache` (a Path) by their content.

@@ -116,8 +116,8 @@ class Run:
         self.stage, self.settings = stage, settings
         self.inputs = {name: manifest(settings.scale, name)["digest"] for name in needs}
         named = {getattr(settings, field, "") for field in ("pipeline", "clip", "judge")}
-        local = sorted(name for name in named if name and os.path.isdir(hub.place(name)))
-        self.inputs |= {name: digest(hub.place(name)) for name in local}
+        local = {name: hub.place(name) for name in sorted(named - {""})}
+        self.inputs |= {name: digest(where) for name, where in local.items() if os.path.isdir(where)}
         identity = {k: v for k, v in settings.model_dump(mode="json").items() if k not in EXECUTION}
         started = json.dumps({"settings": identity, "inputs": self.inputs}, indent=1)
         self.final = root() / settings.scale / stage

@@ -55,7 +55,7 @@ def functions(pipe, eye, clip, score):
 
     def see(images):
         x = (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
-        return towers.visual_projection(towers.vision_model(x).pooler_output)
+        return clip.projected(x)
 
     def words(ids):
         return towers.text_projection(towers.text_model(ids.long()).pooler_output)

@@ -149,8 +149,8 @@ def main_lines(table):
 def summary(table):
     """How many lines of a table ended how, in words."""
     ends = table["after Holm"].value_counts()
-    said = [*ORDER[:3], *(word for word in ORDER[3:] if word in ends)]
-    return ", ".join(f"{ends.get(word, 0)} {word}" for word in said)
+    told = [f"{ends.get(word, 0)} {word}" for word in ORDER if word in ends or word in ORDER[:3]]
+    return ", ".join(told)
 
 
 def listed(main):
