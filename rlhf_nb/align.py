@@ -191,8 +191,9 @@ def main(settings):
     with tqdm(desc="encoded", disable=quiet) as bar:
         encoded = material(run, pipe, images, rewards_of(images, score), engine, bar.update)
     left_out = ", ".join(f"{n} {why}" for why, n in encoded.skipped.items()) or "none"
-    pairs = len(encoded.pre) if encoded.pre else 0
-    engine.print(f"D_model {len(encoded.samples)} images, D_pre {pairs} pairs; left out: {left_out}")
+    engine.print(
+        f"D_model {len(encoded.samples)} images, D_pre {len(encoded.pre or ())} pairs; left out: {left_out}"
+    )
     watch = None if quiet else Watch(run, pipe, score, clip)
     for row in fit(run, pipe, trainable(pipe, settings), encoded, score, watch, engine):
         engine.print(" · ".join(f"{name} {value:.4g}" for name, value in row.items()))

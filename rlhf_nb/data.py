@@ -117,9 +117,9 @@ class CaptionedImages:
         )
 
     def _nothing(self):
-        skipped = self.left_out() or "none"
         raise ArtifactError(
-            f"{self.source} gives no captioned image (rows skipped: {skipped}): {sources.ADVICE}"
+            f"{self.source} gives no captioned image (rows skipped: {self.left_out() or 'none'}): "
+            f"{sources.ADVICE}"
         )
 
 

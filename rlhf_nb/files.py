@@ -58,8 +58,9 @@ def reading(path):
     try:
         yield
     except OSError as error:
-        reason = error.strerror or config.cause(error)
-        raise ArtifactError(f"{path} cannot be read ({reason}): unlock it or make it again") from None
+        raise ArtifactError(
+            f"{path} cannot be read ({error.strerror or config.cause(error)}): unlock it or make it again"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -259,8 +259,10 @@ def wants(table):
         cells = table.get(name, pd.Series(["its column is gone"]))
         strange = cells[cells.notna() & ~cells.isin(known)]
         if len(strange):
-            where = table.attrs.get("path", "a table of prompts")
-            raise ArtifactError(f"{name!r} in {where} is {shown(strange.tolist()[0])}: restore it")
+            raise ArtifactError(
+                f"{name!r} in {table.attrs.get('path', 'a table of prompts')} is "
+                f"{shown(strange.tolist()[0])}: restore it"
+            )
     asked = table[list(ATTRIBUTES)].astype({"count": "Int64"}).astype(object)
     rows = zip(asked.where(asked.notna(), None).to_numpy(), table.prompt, strict=True)
     return [Attributes(*row) if row[0] else said for row, said in rows]

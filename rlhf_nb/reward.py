@@ -63,8 +63,7 @@ class Clip:
         That is the content of the pictures and of this model.
         """
         weights = files.weights_digest(self.model.vision_model, self.model.visual_projection)
-        pictures = files.digest(images.folder)
-        path = cache / f"{weights[:24]}-{pictures[:24]}.safetensors"
+        path = cache / f"{weights[:24]}-{files.digest(images.folder)[:24]}.safetensors"
         if not files.cached_tensors(path):
             files.write_tensors({"features": self.images(images)}, path)
         return files.read_tensors(path)["features"]

@@ -76,7 +76,7 @@ class Rounds:
         self.settings, self.engine = objective.settings, objective.engine
         self.method, self.knobs, self.nets = objective.method, objective.knobs, objective.nets
         self.pipe, self.score, self.prompts, self.folder = pipe, score, prompts, folder
-        self.way = ("times", "etas", *self.method.RECORD) if self.method.RECORD else ()
+        self.way = "times", "etas", *self.method.RECORD
 
     def samples(self, number):
         """batches.Samples of round `number`; what is on disk already is not drawn again."""

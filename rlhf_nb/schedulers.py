@@ -23,8 +23,9 @@ def schedule(name):
         found.set_timesteps(2)
     kind, times = found.config.prediction_type, found.config.num_train_timesteps
     if kind not in losses.PREDICTIONS:
-        one_of = ", ".join(losses.PREDICTIONS)
-        raise hub.ModelError(f"{name!r} predicts {kind!r}: give a model that predicts one of {one_of}")
+        raise hub.ModelError(
+            f"{name!r} predicts {kind!r}: give a model that predicts one of {', '.join(losses.PREDICTIONS)}"
+        )
     if times != TIMES or not found.alphas_cumprod.isfinite().all():
         raise hub.ModelError(
             f"the noise schedule of {name!r} is not one of {TIMES} finite steps: restore its "

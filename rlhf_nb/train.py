@@ -156,10 +156,10 @@ class Training:
         wrong = ~seen.isfinite().all(1)
         if wrong.any():
             first = step + 1 - len(self.logs) + int(wrong.nonzero()[0])
-            blamed = blame(self.trained, first) if blame else ""
             raise NotFinite(
-                f"loss or gradient is not finite at step {first}{blamed}; the weights are those before it: "
-                "correct the data or lower lr"
+                f"loss or gradient is not finite at step {first}"
+                f"{blame(self.trained, first) if blame else ''}; the weights are those before it: correct the "
+                "data or lower lr"
             )
         self.mean = table.mean(0)
 
