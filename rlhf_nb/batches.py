@@ -153,6 +153,8 @@ class Batches:
             self.unit = int(count[0]) if len(count) else 1
             self.by_group = self.rows["group"].argsort(stable=True).view(-1, self.unit)
         model, pre = step.split(self.size)
+        # whose timestep and noise each has: its own, or its group's first one's
+        self.first = torch.cat([model - model % self.unit, pre]) if self.shared else step
         units = [*model.split(self.unit), *pre.split(1)]  # what one process computes together
         self.units = [unit for unit in units if len(unit)]
         self.check()
@@ -197,9 +199,8 @@ class Batches:
         if "low" in plan:
             low, high = (plan.pop(name)[:model] * self.total for name in ("low", "high"))
             plan["timesteps"][:model] = low + (high - low) * plan["timesteps"][:model] / self.total
-        for name in ("timesteps", "dropped") if self.shared else ():
-            first = plan[name][:model].view(-1, self.unit)[:, :1]
-            plan[name][:model] = first.expand(-1, self.unit).flatten()
+        for name in ("timesteps", "dropped"):
+            plan[name] = plan[name][self.first]
         return plan
 
     def entries(self, step, count, g):
@@ -233,9 +234,9 @@ class Batches:
         sources = ((True, self.samples.encoded), (False, self.pre))
         taken = [of.take(plan["row"][is_model == kind]) for kind, of in sources if (is_model == kind).any()]
         mean, std, text = (torch.cat(parts) for parts in zip(*taken, strict=True))  # D_model comes first
-        shape = (2, *mean.shape[1:])
+        shape, noisy = (2, *mean.shape[1:]), self.first[positions].tolist()
         drawn = torch.stack(
-            [torch.randn(shape, generator=seeds.generator(self.seed, step, r)) for r in self.noisy(positions)]
+            [torch.randn(shape, generator=seeds.generator(self.seed, step, row)) for row in noisy]
         )
         plan["latents"] = mean + std * drawn[:, 0]
         plan["noise"] = drawn[:, 1]
@@ -247,15 +248,8 @@ class Batches:
         moved = {name: value.to(device, non_blocking=True) for name, value in plan.items()}
         return SimpleNamespace(**moved, unit=self.unit)
 
-    def noisy(self, positions):
-        """The row whose noise each position has: its own, or its group's first one."""
-        if not self.shared:
-            return positions.tolist()
-        first = positions - positions % self.unit
-        return torch.where(self.is_model[positions], first, positions).tolist()
-
     def named(self, step, positions):
         """Which samples stand at `positions` of step `step`, in words."""
         rows = self.plan(step)["row"]
-        sources = {True: "D_model", False: "D_pre"}
-        return ", ".join(f"{int(rows[i])} of {sources[bool(self.is_model[i])]}" for i in positions)
+        named = [f"{int(rows[i])} of {'D_model' if self.is_model[i] else 'D_pre'}" for i in positions]
+        return ", ".join(named)

@@ -158,8 +158,8 @@ class Training:
             first = step + 1 - len(self.logs) + int(wrong.nonzero()[0])
             raise NotFinite(
                 f"loss or gradient is not finite at step {first}"
-                f"{blame(self.trained, first) if blame else ''}; the weights are those before it: correct the "
-                "data or lower lr"
+                f"{blame(self.trained, first) if blame else ''}; the weights are those before it: correct "
+                "the data or lower lr"
             )
         self.mean = table.mean(0)
 

@@ -46,8 +46,7 @@ def draw(pipe, prompts, knobs, *, unet, **options):
     def mix(_, given, named, none):
         text = labelled(named["encoder_hidden_states"], 1, knobs)
         good = unet.forward(*given, **named | {"encoder_hidden_states": text})[0]
-        mixed = torch.lerp(none[0], good, knobs.w)  # exact at 0 and 1
-        return (mixed,) if isinstance(none, tuple) else type(none)(sample=mixed)
+        return (torch.lerp(none[0], good, knobs.w),)  # exact at 0 and 1
 
     with unet.register_forward_hook(mix, with_kwargs=True):
         return diffusion.sample(pipe, prompts, unet=unet, **options)

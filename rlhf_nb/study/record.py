@@ -71,8 +71,8 @@ def known(scale):
     parts = [files.read_table(RECORD, ROW | ORIGIN, "restore it").assign(source="recorded")]
     for made in finished(scale):
         rows = files.read_table(runs.result(scale, made["stage"], "rows.csv"), ROW)
-        about = {"made": made["finished"][:10], "device": made["device"], "seconds": made["seconds"]}
-        parts.append(rows.assign(**about, asked=basis(scale), source="this run"))
+        rows = rows.assign(made=made["finished"][:10], device=made["device"], seconds=made["seconds"])
+        parts.append(rows.assign(asked=basis(scale), source="this run"))
     rows = pd.concat(parts, ignore_index=True)
     whole = 1.0  # of the way from base to tuned model; older rows know no other
     return rows.assign(mixed=rows.mixed.fillna(whole) if "mixed" in rows else whole)
