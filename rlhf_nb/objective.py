@@ -52,7 +52,7 @@ class Objective:
     def at(self, step):
         """The batches that step `step` belongs to; at the first step of a round its images are drawn."""
         length = self.settings.updates // self.settings.rounds.count
-        number = min(step // length, self.settings.rounds.count - 1)
+        number = step // length
         if self.method.DRAWS and number != self.number:
             if step == number * length and number and "old" in self.method.FROZEN:
                 self.method.after(self.nets, self.knobs, number)

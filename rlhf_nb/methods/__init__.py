@@ -30,7 +30,7 @@ import importlib
 import pkgutil
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 UNSAID = {
     "FROZEN": (),
@@ -39,12 +39,10 @@ UNSAID = {
     "SHARED": False,
 }  # what holds where none is said
 # what a knob may be
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive, NotNegative, Natural = PositiveFloat, NonNegativeFloat, NonNegativeInt
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]  # a share, but not all
 Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
 
 
 class Numbers(BaseModel, extra="forbid", strict=True, allow_inf_nan=False):

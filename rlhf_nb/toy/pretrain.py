@@ -164,21 +164,19 @@ def token_ids(tokenizer, captions):
 
 
 @torch.inference_mode()
-def text_states(clip_model, tokenizer, captions):
-    """Outputs (N, D) of the text tower before its projection; each unique caption is encoded once."""
+def near_misses(clip_model, tokenizer, captions, seed):
+    """Text states (N, D) of captions, and (N, K, D) of K captions each that are `altered`.
+
+    They are outputs of the text tower before its projection; each unique caption is encoded once.
+    """
+    rng = np.random.default_rng(seed)
+    wrong = [other for caption in captions for other in altered(caption, rng)]
 
     def states(tokens):
         return clip_model.text_model(tokens.input_ids).pooler_output
 
-    table, rows = hub.each_once(captions, tokenizer, states, clip_model.device, 1024)
-    return table[rows]
-
-
-def near_misses(clip_model, tokenizer, captions, seed):
-    """Text states (N, D) of captions, and (N, K, D) of K captions each that are `altered`."""
-    rng = np.random.default_rng(seed)
-    wrong = [other for caption in captions for other in altered(caption, rng)]
-    pooled, near = (text_states(clip_model, tokenizer, texts) for texts in (captions, wrong))
+    given = tokenizer, states, clip_model.device, 1024
+    pooled, near = (table[rows] for table, rows in (hub.each_once(of, *given) for of in (captions, wrong)))
     return pooled, near.view(len(pooled), -1, pooled.shape[1])
 
 
