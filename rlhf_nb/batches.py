@@ -50,8 +50,8 @@ def encode(pipe, pairs, cache=None, half=False, engine=None, progress=None):
     processes, rank = (engine.num_processes, engine.process_index) if engine else (1, 0)
     pairs, made = iter(pairs), []
     while chunk := list(itertools.islice(pairs, SHARD)):
-        images = np.stack([image for image, _ in chunk])
-        prompts = [prompt for _, prompt in chunk]
+        pictures, prompts = zip(*chunk, strict=True)
+        images = np.stack(pictures)
         if cache:
             head = f"{encoders} {half} {images.shape} {len(made)}\n" + "\n".join(prompts)
             content = hashlib.sha256(head.encode() + images.tobytes()).hexdigest()

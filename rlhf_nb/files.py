@@ -39,6 +39,11 @@ def digest(path):
     return sha.hexdigest()
 
 
+def json_digest(value):
+    """SHA-256 of what JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def intact(path, known):
     """Whether a file is there, can be read and has the digest `known`."""
     with contextlib.suppress(OSError, ArtifactError):
@@ -101,6 +106,11 @@ def write_text(path, text):
     """A text file, whole or not at all."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_json(path, value):
+    """A JSON file, whole or not at all; what JSON does not know is written as a number."""
+    write_text(path, json.dumps(value, indent=1, default=float) + "\n")
 
 
 def tensors_digest(tensors):

@@ -75,9 +75,8 @@ def variant(folder):
 
     Raises ModelError where its configuration is no JSON object or there are no safetensors.
     """
-    settings = folder / "config.json"
     try:
-        files.read_json(settings, remedy="restore it or give another folder or hub name")
+        files.read_json(folder / "config.json", remedy="restore it or give another folder or hub name")
     except files.ArtifactError as error:
         raise ModelError(str(error)) from None
     there = [path.name for path in folder.iterdir() if path.is_file()]

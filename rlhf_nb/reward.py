@@ -3,7 +3,6 @@
 CLIP similarity is another, and so is a preference scorer of CLIP's architecture.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +139,7 @@ class Reward:
         """A head as safetensors with a JSON card, in `folder` (a Path)."""
         files.write_tensors(self.model.state_dict(), folder / "model.safetensors")
         card = about | {"width": self.clip.width, "hidden": self.model.out.in_features}
-        files.write_text(folder / "card.json", json.dumps(card, indent=1, default=float) + "\n")
+        files.write_json(folder / "card.json", card)
 
 
 def load(folder, clip):

@@ -23,7 +23,7 @@ import torch
 
 from . import config, flops, hub, locks
 from .bounds import Count, Size
-from .files import ArtifactError, digest, intact, put, read_json, write_text, writing
+from .files import ArtifactError, digest, intact, json_digest, put, read_json, write_json, write_text, writing
 from .stages import EXECUTION, MAKES, NOTEBOOKS
 
 PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, checkpoints and the like
@@ -182,7 +182,7 @@ class Run:
             last = read_json(file, begun=float, spent=float)
             spent = last["spent"] + max(p.stat().st_mtime for p in self.folder.rglob("*")) - last["begun"]
         file.parent.mkdir(exist_ok=True)
-        write_text(file, json.dumps({"begun": now, "spent": spent}))
+        write_json(file, {"begun": now, "spent": spent})
         return now - spent
 
     def path(self, name):
@@ -211,7 +211,7 @@ class Run:
 
     def json(self, name, value):
         """Write numbers for later chapters and the front page."""
-        write_text(self.path(name), json.dumps(value, indent=1, default=float) + "\n")
+        write_json(self.path(name), value)
 
     def finish(self):
         """Publish the stage with its manifest, which is returned; run again, it publishes what has changed.
@@ -232,7 +232,7 @@ class Run:
                 for name, path in inside
                 if not path.suffix.startswith(".part") and name.parts[0] not in PASSING
             }
-            known = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+            known = json_digest(files)
             published = self._published(known)
             if not published:
                 published = self._about(files, known)

@@ -64,8 +64,8 @@ class Explorer(Panel):
         self.prompt = w.Text(description="prompt", placeholder="type, then enter", continuous_update=False)
         self.noise = w.BoundedIntText(seed, max=2**31 - 1, description="noise")
         self.button = w.Button(description="Draw", button_style="primary")
-        self.prompt.observe(self.draw, "value")
-        self.noise.observe(self.draw, "value")
+        for field in (self.prompt, self.noise):
+            field.observe(self.draw, "value")
         self.button.on_click(self.draw)
         self.prompt.layout.width = "33rem"
         rows = self.menus.values(), [self.prompt], [self.button, self.noise]

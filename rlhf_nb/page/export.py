@@ -210,8 +210,7 @@ def write(folder, runtime, *, pipe, eye, clip, score, tuned=None, shown=None, **
         "vocabulary": vocabulary(),
         "classes": judge.CLASSES,
         "learning": {**learning, "hidden": 128, "updates": 200, "warmup": 20, "decay": 0.05, "clip": 1.0},
-        "guidance": stages.Generate().guidance,
-        "steps": stages.Generate().steps,
+        **stages.Generate().model_dump(include={"guidance", "steps"}),
         **about,
     }
     (folder / "about.js").write_text(f"const about = {json.dumps(told)};\n")

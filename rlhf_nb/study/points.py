@@ -1,14 +1,12 @@
 """The points of experiments, settings and a seed each: sweeps.yaml read, and a key for every point."""
 
-import hashlib
-import json
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from .. import config
+from .. import config, files
 from ..bounds import Few
 from ..stages import EXECUTION, Study
 
@@ -45,7 +43,7 @@ def key(settings):
     given = settings.model_dump(mode="json", exclude=set(EXECUTION))
     if settings.arm == "none":
         given = {name: given[name] for name in MEASURING}
-    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
+    return files.json_digest(given)[:12]
 
 
 def nested(given):

@@ -4,8 +4,6 @@ python -m rlhf_nb.study.record      every finished point into book/records/study
 """
 
 import contextlib
-import hashlib
-import json
 import sys
 from itertools import compress
 from operator import itemgetter
@@ -47,7 +45,7 @@ def basis(scale):
     people = raters[~raters.rater.str.fullmatch(r"simulated-\d+|careless")]
     if len(people):
         parts.append(people[["rater", "labels"]].to_numpy().tolist())
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    return files.json_digest(parts)[:12]
 
 
 def finished(scale):
@@ -115,7 +113,7 @@ def record(scale="toy"):
     last = {name: new[-1][name] for name in ("inputs", "versions", "device", "finished")}
     about = {"command": "make sweeps", "points": kept.key.nunique(), "last added": last}
     files.write_text(RECORD, rows.to_csv(index=False))
-    files.write_text(RECORD.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
+    files.write_json(RECORD.with_suffix(".json"), about)
     print(f"{len(kept)} rows of {kept.key.nunique()} points in {RECORD.name}")
 
 

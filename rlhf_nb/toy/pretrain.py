@@ -3,7 +3,6 @@
 Every loss is a `loss_at(model, step)` for train.loop whose batch and noise follow from (seed, step) alone.
 """
 
-import json
 import time
 
 import numpy as np
@@ -50,7 +49,7 @@ def fit(model, loss_at, plan, folder, path):
         now = time.perf_counter()
         if str(row["step"]) not in took:  # else it was done by an earlier start
             took[str(row["step"])] = now - last
-            files.write_text(clock, json.dumps(took))
+            files.write_json(clock, took)
         last = now
         bar.update(row["step"] - bar.n)
     state = {name: v.half() if v.is_floating_point() else v for name, v in model.state_dict().items()}
