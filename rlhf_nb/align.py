@@ -53,7 +53,7 @@ def material(run, pipe, images, rewards, engine=None, progress=None):
     distinct, number = np.unique(sentences[use], return_inverse=True)
     empty = diffusion.encode_prompts(pipe, [""])[0][0]
     diffusion.move(pipe, "cpu")
-    reward = torch.from_numpy(np.asarray(rewards)).float()
+    reward = torch.as_tensor(rewards).float()
     samples = Samples(encoded, reward=reward, prompt=torch.from_numpy(number))
     return Material(samples, pre, distinct.tolist(), empty, stream.skipped)
 

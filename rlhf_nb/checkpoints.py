@@ -61,8 +61,8 @@ def save(training, folder, step):
         return
     scaler = engine.scaler.state_dict() if engine.scaler else None
     about = {"step": step, "rows": training.rows, "scaler": scaler}
-    path = folder / f"checkpoint-{step:08d}.safetensors"
-    files.write_tensors(tensors, path, {name: json.dumps(value) for name, value in about.items()})
+    words = {name: json.dumps(value) for name, value in about.items()}
+    files.write_tensors(tensors, folder / f"checkpoint-{step:08d}.safetensors", words)
     for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-KEPT]:
         old.unlink()
 

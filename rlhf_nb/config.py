@@ -76,13 +76,13 @@ def settings(stage, /, **given):
 
     Raises ConfigError for an unknown name, a wrong type, or a value out of bounds.
     """
-    model, whose = STAGES[stage], f"notebook {stage!r}"
+    model = STAGES[stage]
     given = {name: value for name, value in given.items() if value is not None}
     scale = given.get("scale", "smoke")
     if not isinstance(scale, str) or scale not in SCALES:
         raise ConfigError(f"unknown scale {shown(scale)}; choose one of {', '.join(SCALES)}")
     shared = {k: v for k, v in SCALES[scale].get("models", {}).items() if k in model.model_fields}
-    found = validated(model, shared | SCALES[scale].get(stage, {}) | given, whose)
+    found = validated(model, shared | SCALES[scale].get(stage, {}) | given, f"notebook {stage!r}")
     if "knobs" not in model.model_fields:
         return found
     from . import methods

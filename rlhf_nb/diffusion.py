@@ -64,7 +64,7 @@ def load(name):
 
 def fit(name, unet, vae, text):
     """Raise ModelError where the configurations of a folder's parts do not make a text-to-image model."""
-    width, size, scale = unet.cross_attention_dim, unet.sample_size, vae.scaling_factor
+    width, numbers = unet.cross_attention_dim, (int, float)
     if width == [text.hidden_size] * len(unet.down_block_types):  # one for each level
         width = text.hidden_size
     wanted = {
@@ -81,7 +81,8 @@ def fit(name, unet, vae, text):
                 f"{name!r} has {what} {own}, a Stable Diffusion with its other parts {right}: give a whole "
                 "text-to-image model of version 1 or 2, none for inpainting, upscaling or SDXL"
             )
-    for what, value, kind in (("sample_size", size, int), ("scaling_factor", scale, (int, float))):
+    positive = ("sample_size", unet.sample_size, int), ("scaling_factor", vae.scaling_factor, numbers)
+    for what, value, kind in positive:
         if not isinstance(value, kind) or not 0 < value < math.inf:
             raise ModelError(f"{what} in {name!r} is {value!r}: restore its config.json, a positive number")
 
@@ -167,14 +168,13 @@ def sample_latents(pipe, prompts, *, guidance, steps, seed, unet=None, indices=N
     drawer = with_unet(pipe, unet or pipe.unet)
     check_steps(pipe.scheduler, steps)
     table, rows = encode_prompts(pipe, [*prompts, ""])
-    device, empty = drawer.unet.device, table[rows[-1]]
-    latents = []
+    device, latents = drawer.unet.device, []
     for i in range(0, len(prompts), batch):
         noise = torch.stack([noise_of(pipe, seed, k) for k in indices[i : i + batch]])
         drawing = partial(
             drawer,
             prompt_embeds=table[rows[i : i + len(noise)]].to(device),
-            negative_prompt_embeds=empty.expand(len(noise), -1, -1).to(device),
+            negative_prompt_embeds=table[rows[-1]].expand(len(noise), -1, -1).to(device),
             guidance_scale=guidance,
             num_inference_steps=steps,
             latents=noise.to(device),

@@ -76,8 +76,7 @@ def grid(images, titles=(), columns=4, marks=(), size=1.6, finding=""):
         axis.imshow(image, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         axis.set_title(textwrap.fill(title or "", 17), fontsize=7.1 * size)
-        frame = GOOD if mark else BAD
-        axis.spines[:].set(visible=mark is not None, color=frame, linewidth=2.5)
+        axis.spines[:].set(visible=mark is not None, color=GOOD if mark else BAD, linewidth=2.5)
     return figure
 
 
@@ -150,8 +149,8 @@ def curve(axis, x, rows, colour, name="", value="share"):
     y = 100 * rows[value]
     axis.plot(x, y, "o-", color=colour, markersize=4)
     axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
-    end, look = (x.iloc[-1], y.iloc[-1]), {"va": "center", "fontsize": 9}
-    axis.annotate(name, end, (6, 0), textcoords="offset points", color=colour, **look)
+    end, look = (x.iloc[-1], y.iloc[-1]), {"color": colour, "va": "center", "fontsize": 9}
+    axis.annotate(name, end, (6, 0), textcoords="offset points", **look)
 
 
 def png(image, pixels=256):

@@ -25,8 +25,9 @@ def rgb(encoded, size=None):
             return np.array(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS) if size else image)
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
             name = str(encoded)[:500] if isinstance(encoded, Path) else "a picture"
-            unknown = isinstance(error, UnidentifiedImageError)
-            why = "it is in no known format" if unknown else config.cause(error)
+            why = config.cause(error)
+            if isinstance(error, UnidentifiedImageError):
+                why = "it is in no known format"
             raise ArtifactError(f"{name} cannot be read ({why}): restore it or leave it out") from None
 
 

@@ -6,7 +6,6 @@ had drawn, and of several processes each draws its share of the same batches.
 
 from functools import partial
 
-import numpy as np
 import torch
 
 from . import diffusion, files, flops, losses, seeds
@@ -129,7 +128,7 @@ class Rounds:
             drawing = {"seed": seed, "indices": indices, "unet": unet}
             latents = diffusion.sample_latents(self.pipe, asked, **options, **drawing)
         images = diffusion.decode(self.pipe.vae, latents)
-        reward = torch.from_numpy(np.asarray(self.score(images, asked), np.float32))
+        reward = torch.as_tensor(self.score(images, asked)).float()
         text, row = diffusion.encode_prompts(self.pipe, asked)
         deviation = torch.zeros_like(latents)
         return {"mean": latents, "std": deviation, "text": text[row], "row": part, "reward": reward, **way}

@@ -260,10 +260,10 @@ class Run:
 
     def _published(self, known):
         """The manifest of the published stage, where it is this attempt's and nothing has changed since."""
-        mine, out = self.folder / "manifest.json", self.final / "manifest.json"
         with contextlib.suppress(ArtifactError):  # missing or damaged: published anew
-            found = read_json(mine, digest=str)
-            return found if found["digest"] == known and found == read_json(out) else None
+            found = read_json(self.folder / "manifest.json", digest=str)
+            if found["digest"] == known and found == read_json(self.final / "manifest.json"):
+                return found
 
     def _publish(self, files, text):
         """Copy `files` and the manifest `text` into place, all at once."""

@@ -21,12 +21,12 @@ def schedule(name):
         given = DPMSolverMultistepScheduler.load_config(hub.place(name), subfolder="scheduler")
         found = solver(given, given.get("_class_name"))
         found.set_timesteps(2)
-    kind, times = found.config.prediction_type, found.config.num_train_timesteps
+    kind = found.config.prediction_type
     if kind not in losses.PREDICTIONS:
         raise hub.ModelError(
             f"{name!r} predicts {kind!r}: give a model that predicts one of {', '.join(losses.PREDICTIONS)}"
         )
-    if times != TIMES or not found.alphas_cumprod.isfinite().all():
+    if found.config.num_train_timesteps != TIMES or not found.alphas_cumprod.isfinite().all():
         raise hub.ModelError(
             f"the noise schedule of {name!r} is not one of {TIMES} finite steps: restore its "
             "scheduler_config.json"

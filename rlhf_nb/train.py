@@ -86,8 +86,9 @@ class Training:
             self.trained = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
             if model._compiled_call_impl:
                 self.trained.compile()  # a copy does not inherit it
-        weights, rate = trainable(self.trained), {"lr": plan.lr, "weight_decay": plan.weight_decay}
-        optimizer = torch.optim.AdamW(weights, **rate, fused=True)
+        optimizer = torch.optim.AdamW(
+            trainable(self.trained), lr=plan.lr, weight_decay=plan.weight_decay, fused=True
+        )
         self.wrapped, self.optimizer = engine.prepare(self.trained, optimizer)
         self.parameters = trainable(self.trained)
         self.moments = self.optimizer.optimizer.state

@@ -112,8 +112,8 @@ def found(run):
 
     The verdict "after Holm" is what remains when all lines are corrected together.
     """
-    claims = config.read(CLAIMS)["claims"]
-    table = pd.DataFrame([line for claim in claims for line in lines_of(run, claim)])
+    lines = [line for claim in config.read(CLAIMS)["claims"] for line in lines_of(run, claim)]
+    table = pd.DataFrame(lines)
     table = table.sort_values("code", kind="stable", ignore_index=True)
     table = table.replace(" prompt classification", " L_pc", regex=True)
     known = table.query("high > low")
@@ -165,6 +165,11 @@ def forest(main):
     known = main.query("`after Holm` != 'to see'")
     names = [textwrap.fill(f"{row.code} {row.claim}", 36) for row in known.itertuples()]
     scaled = known[EFFECT].mul(0.02 / (known.high - known.low), axis=0).assign(name=names)
-    title = f"Of {len(known)} claims: {summary(known)}"
-    effect = "effect, in half-widths of its interval"
-    differences.lines(scaled.join(known["after Holm"]), names, [title], "after Holm", COLOURS, effect)
+    differences.lines(
+        scaled.join(known["after Holm"]),
+        names,
+        [f"Of {len(known)} claims: {summary(known)}"],
+        "after Holm",
+        COLOURS,
+        "effect, in half-widths of its interval",
+    )
