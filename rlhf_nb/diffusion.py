@@ -116,8 +116,8 @@ def encode_images(vae, images):
     """
     means, deviations = [], []
     batch = 32 if images.shape[1] <= SMALL else 4
-    for i in range(0, len(images), batch):
-        x = pixels(images[i : i + batch]).to(vae.device)
+    for part in hub.chunks(images, batch):
+        x = pixels(part).to(vae.device)
         posterior = flops.spend(lambda x=x: vae.encode(x).latent_dist, vae, "encode", x.shape)
         means.append(posterior.mean.cpu())
         deviations.append(posterior.std.cpu())

@@ -145,12 +145,17 @@ def tokenizer(name, text, subfolder=""):
     return found
 
 
+def chunks(things, size):
+    """Consecutive parts of `things`, anything that takes slices, of `size` each and a last one of fewer."""
+    return (things[i : i + size] for i in range(0, len(things), size))
+
+
 def each_once(texts, tokenizer, encode, device, batch=512):
     """What `encode` makes of each unique text's tokens: (table (U, ...) on the CPU, rows (B,) into it)."""
     unique, rows = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
     options, table = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}, []
-    for i in range(0, len(unique), batch):
-        tokens = tokenizer(unique[i : i + batch].tolist(), **options).to(device)
+    for part in chunks(unique, batch):
+        tokens = tokenizer(part.tolist(), **options).to(device)
         table.append(encode(tokens).cpu())
     return torch.cat(table), torch.from_numpy(rows)
 

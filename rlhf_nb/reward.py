@@ -38,9 +38,8 @@ class Clip:
     def images(self, images):
         """Features (B, D) of uint8 images (B, H, W, 3) or of an image folder, not normalised."""
         out = [torch.empty(0, self.width)]
-        for i in range(0, len(images), 256):
-            x = self.processor(list(images[i : i + 256]), return_tensors="pt").pixel_values
-            x = x.to(self.model.device)
+        for part in hub.chunks(images, 256):
+            x = self.processor(list(part), return_tensors="pt").pixel_values.to(self.model.device)
             out.append(flops.spend(lambda x=x: self.projected(x), self.model, x.shape).cpu())
         return torch.cat(out)
 
