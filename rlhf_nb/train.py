@@ -49,12 +49,12 @@ def loop(model, losses, plan, *, folder=None, engine=None, summed=False, kept=()
 
     losses: the micro-batches of this process, each loss_at(model, step) -> (loss (), {name: value ()}). With
     `summed`, losses and values of all micro-batches and processes add up to those of the whole batch; else
-    every process computes the whole of one. Checkpoints go to `folder`, with the tensors `kept` beside the
-    weights; a later call with the same arguments yields the rows of the last one again and goes on from
-    there. Where accelerate shards weights (FSDP2) `model` is a whole copy, brought up to date with every
-    checkpoint and at the end. Raises NotFinite for a bad loss, with weights and moments as they were before
-    that step (blame(model, step) may name its samples), CheckpointError, and ArtifactError where a checkpoint
-    cannot be written.
+    every process computes the whole of one. Checkpoints go to `folder` (a Path), with the tensors `kept`
+    beside the weights; a later call with the same arguments yields the rows of the last one again and goes
+    on from there. Where accelerate shards weights (FSDP2) `model` is a whole copy, brought up to date with
+    every checkpoint and at the end. Raises NotFinite for a bad loss, with weights and moments as they were
+    before that step (blame(model, step) may name its samples), CheckpointError, and ArtifactError where a
+    checkpoint cannot be written.
     """
     training = Training(model, plan, engine or Accelerator(), kept)
     start = training.resume(folder)
