@@ -32,12 +32,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
-UNSAID = {
-    "FROZEN": (),
-    "DRAWS": None,
-    "RECORD": (),
-    "SHARED": False,
-}  # what holds where none is said
+# what holds where a method does not say
+UNSAID = {"FROZEN": (), "DRAWS": None, "RECORD": (), "SHARED": False}
 # what a knob may be
 Positive, NotNegative, Natural = PositiveFloat, NonNegativeFloat, NonNegativeInt
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -11,9 +11,8 @@ from ..bounds import Few
 from ..stages import EXECUTION, Study
 
 SWEEPS = Path(config.__file__).parents[1] / "notebooks" / "sweeps.yaml"
-MEASURING = (  # all that bears on the base model
-    "arm scale splits prompts repeats guidances own_best steps renders pipeline judge clip"
-).split()
+# all that bears on the base model
+MEASURING = "arm scale splits prompts repeats guidances own_best steps renders pipeline judge clip".split()
 HEAD = "updates lr hidden lam temperature batch".split()  # of stage `reward`: how its head learns
 
 

@@ -18,7 +18,7 @@ from ..bounds import Split
 from ..stages import Study
 from . import points
 
-MEASURES = ("frechet reward vendi diversity saturated duplicated purity labels images seconds").split()
+MEASURES = "frechet reward vendi diversity saturated duplicated purity labels images seconds".split()
 BEHIND = {  # settings of other stages that a point's rows rest on
     "generate": "seed guidance steps per_simple per_combination".split(),
     "feedback": "seed raters careless aggregation".split(),
