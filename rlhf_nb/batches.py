@@ -76,8 +76,7 @@ def encode_shard(pipe, images, prompts, half, first):
     """
     mean, std = diffusion.encode_images(pipe.vae, images)
     text, rows = diffusion.encode_prompts(pipe, prompts)
-    unet = pipe.unet.config
-    size = (unet.in_channels, unet.sample_size, unet.sample_size)
+    size = diffusion.latent_size(pipe.unet)
     if mean.shape[1:] != size:
         raise ModelError(
             f"images of {images.shape[1]} x {images.shape[2]} give latents {tuple(mean.shape[1:])}, the "

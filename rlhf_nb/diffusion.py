@@ -142,11 +142,15 @@ def batch_of(pipe):
     return 128 if pipe.unet.config.sample_size * 8 <= SMALL else 16
 
 
+def latent_size(unet):
+    """(C, h, w) of the latents that a U-Net takes."""
+    shape = unet.config
+    return shape.in_channels, shape.sample_size, shape.sample_size
+
+
 def noise_of(pipe, seed, index):
     """Starting noise (C, h, w) of image `index`: a pure function of (seed, index)."""
-    unet = pipe.unet.config
-    size = (unet.in_channels, unet.sample_size, unet.sample_size)
-    return torch.randn(size, generator=seeds.generator(seed, int(index)))
+    return torch.randn(latent_size(pipe.unet), generator=seeds.generator(seed, int(index)))
 
 
 def with_unet(pipe, unet):

@@ -23,10 +23,9 @@ class Clip:
 
         self.model = hub.network(CLIPModel, name)
         shape = self.model.config
-        size = shape.vision_config.image_size
+        self.width, self.size = shape.projection_dim, shape.vision_config.image_size
         self.tokenizer = hub.tokenizer(name, shape.text_config)
-        self.processor = hub.reads(hub.loading(CLIPImageProcessor, name), (size, size), name)
-        self.width = shape.projection_dim
+        self.processor = hub.reads(hub.loading(CLIPImageProcessor, name), (self.size, self.size), name)
         if torch.cuda.is_available():
             self.model.cuda()
 
@@ -49,8 +48,7 @@ class Clip:
         They are resized to the square that this CLIP reads, so they had better be square themselves.
         """
         x = x.to(self.model.device, torch.float32)
-        size = self.model.config.vision_config.image_size
-        x = nn.functional.interpolate(x, (size, size), mode="bicubic", antialias=True)
+        x = nn.functional.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True)
         mean = x.new_tensor(self.processor.image_mean).view(3, 1, 1)
         std = x.new_tensor(self.processor.image_std).view(3, 1, 1)
         return self.projected(((x + 1) / 2 - mean) / std)

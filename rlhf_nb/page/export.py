@@ -74,8 +74,7 @@ def functions(pipe, eye, clip, score):
 
 
 def _latents(unet):
-    shape = unet.config
-    return torch.randn(2, shape.in_channels, shape.sample_size, shape.sample_size)
+    return torch.randn(2, *diffusion.latent_size(unet))
 
 
 def predictor(unet, length):
@@ -204,7 +203,7 @@ def write(folder, runtime, *, pipe, eye, clip, score, tuned=None, shown=None, **
     learning = stages.Reward().model_dump(include={"lam", "temperature", "lr"})
     told = {
         "sizes": sizes,
-        "latents": [*_latents(pipe.unet).shape[1:]],
+        "latents": diffusion.latent_size(pipe.unet),
         "tokenizer": tokens(pipe.tokenizer),
         "schedule": schedule(pipe.scheduler),
         "vocabulary": vocabulary(),
