@@ -45,8 +45,8 @@ class Bench:
     def sentences(self, n):
         """Features (U, D) of sentences, and which are the own and the wrong ones of `learn`, (M, n)."""
         if n not in self.among:
-            how = n, self.how["seed"], self.objects, self.allowed
-            self.among[n] = reward.candidates(self.clip, self.own, *how)
+            seed = self.how["seed"]
+            self.among[n] = reward.candidates(self.clip, self.own, n, seed, self.objects, self.allowed)
         return self.among[n]
 
     def fit(self, rows, seed, candidates=None, **change):
