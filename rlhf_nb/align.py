@@ -52,9 +52,8 @@ def material(run, pipe, images, rewards, engine=None, progress=None):
     pre = encode(pipe, stream, *options) if s.pre_batch else None
     distinct, number = np.unique(sentences[use], return_inverse=True)
     empty = diffusion.encode_prompts(pipe, [""])[0][0]
-    for part in (pipe.vae, pipe.text_encoder):
-        part.to("cpu")
-    reward = torch.from_numpy(np.asarray(rewards)).float()
+    diffusion.move(pipe, "cpu")
+    reward = torch.as_tensor(rewards).float()
     samples = Samples(encoded, reward=reward, prompt=torch.from_numpy(number))
     return Material(samples, pre, distinct.tolist(), empty, stream.skipped)
 
@@ -192,8 +191,9 @@ def main(settings):
     with tqdm(desc="encoded", disable=quiet) as bar:
         encoded = material(run, pipe, images, rewards_of(images, score), engine, bar.update)
     left_out = ", ".join(f"{n} {why}" for why, n in encoded.skipped.items()) or "none"
-    pairs = len(encoded.pre) if encoded.pre else 0
-    engine.print(f"D_model {len(encoded.samples)} images, D_pre {pairs} pairs; left out: {left_out}")
+    engine.print(
+        f"D_model {len(encoded.samples)} images, D_pre {len(encoded.pre or ())} pairs; left out: {left_out}"
+    )
     watch = None if quiet else Watch(run, pipe, score, clip)
     for row in fit(run, pipe, trainable(pipe, settings), encoded, score, watch, engine):
         engine.print(" · ".join(f"{name} {value:.4g}" for name, value in row.items()))

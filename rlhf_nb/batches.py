@@ -50,8 +50,8 @@ def encode(pipe, pairs, cache=None, half=False, engine=None, progress=None):
     processes, rank = (engine.num_processes, engine.process_index) if engine else (1, 0)
     pairs, made = iter(pairs), []
     while chunk := list(itertools.islice(pairs, SHARD)):
-        images = np.stack([image for image, _ in chunk])
-        prompts = [prompt for _, prompt in chunk]
+        pictures, prompts = zip(*chunk, strict=True)
+        images = np.stack(pictures)
         if cache:
             head = f"{encoders} {half} {images.shape} {len(made)}\n" + "\n".join(prompts)
             content = hashlib.sha256(head.encode() + images.tobytes()).hexdigest()
@@ -76,24 +76,21 @@ def encode_shard(pipe, images, prompts, half, first):
     """
     mean, std = diffusion.encode_images(pipe.vae, images)
     text, rows = diffusion.encode_prompts(pipe, prompts)
-    unet = pipe.unet.config
-    size = (unet.in_channels, unet.sample_size, unet.sample_size)
-    if mean.shape[1:] != size or text.shape[2] != unet.cross_attention_dim:
+    size = diffusion.latent_size(pipe.unet)
+    if mean.shape[1:] != size:
         raise ModelError(
-            f"images of {images.shape[1]} x {images.shape[2]} give latents {tuple(mean.shape[1:])} and "
-            f"prompts states of width {text.shape[2]}, the U-Net takes {size} and "
-            f"{unet.cross_attention_dim}: give images of its size, and encoders that belong to it"
+            f"images of {images.shape[1]} x {images.shape[2]} give latents {tuple(mean.shape[1:])}, the "
+            f"U-Net takes {size}: give images of its size"
         )
     finite = (mean.isfinite() & std.isfinite()).flatten(1).all(1)
-    if not finite.all():
-        bad = (first + (~finite).nonzero()[:5, 0]).tolist()
+    bad = (~finite).nonzero()[:5, 0]
+    if len(bad):
         raise ModelError(
-            f"latents of images {bad} are not finite: look at these pictures, or use an autoencoder in full "
-            "precision"
+            f"latents of images {(first + bad).tolist()} are not finite: look at these pictures, or use an "
+            "autoencoder in full precision"
         )
-    kind = torch.float16 if half else torch.float32
-    latents = {name: value.to(kind).contiguous() for name, value in (("mean", mean), ("std", std))}
-    return latents | {"text": text.to(kind).contiguous(), "prompt": rows}
+    kind, made = torch.float16 if half else torch.float32, {"mean": mean, "std": std, "text": text}
+    return {name: value.to(kind) for name, value in made.items()} | {"prompt": rows}
 
 
 class Samples:
@@ -155,6 +152,8 @@ class Batches:
             self.unit = int(count[0]) if len(count) else 1
             self.by_group = self.rows["group"].argsort(stable=True).view(-1, self.unit)
         model, pre = step.split(self.size)
+        # whose timestep and noise each has: its own, or its group's first one's
+        self.first = torch.cat([model - model % self.unit, pre]) if self.shared else step
         units = [*model.split(self.unit), *pre.split(1)]  # what one process computes together
         self.units = [unit for unit in units if len(unit)]
         self.check()
@@ -171,13 +170,12 @@ class Batches:
                 "the method finds nothing to train on: it needs more images of one prompt, rewards that "
                 "differ, or more steps"
             )
-        told = {"reward": (torch.arange(len(self.samples)), self.samples.reward)}
+        told = {"reward": (torch.arange(len(self.samples.reward)), self.samples.reward)}
         told |= {name: (self.rows["row"], value) for name, value in self.rows.items()}
         for name, (row, value) in told.items():
-            bad = ~value.isfinite()
-            if bad.any():
-                named = row[bad.nonzero()[:5, 0]].tolist()
-                raise NotFinite(f"{name}s of images {named} are not finite: run notebook 04_reward again")
+            bad = row[~value.isfinite()][:5].tolist()
+            if bad:
+                raise NotFinite(f"{name}s of images {bad} are not finite: run notebook 04_reward again")
         if "weight" in self.rows and not self.rows["weight"].any():
             raise NotFinite(
                 "every image weighs nothing: no label or reward calls one good, so there is nothing to "
@@ -194,15 +192,14 @@ class Batches:
         plan = {name: torch.cat([of[entries], of.new_zeros(pre)]) for name, of in self.rows.items()}
         if pre:
             rows = seeds.rows_at(self.seed + 1, step, pre, len(self.pre))
-            plan["row"] = torch.cat([self.rows["row"][entries], rows]) if model else rows
+            plan["row"] = torch.cat([self.rows["row"][entries], rows])
         plan["timesteps"] = torch.randint(self.total, (model + pre,), generator=g)
         plan["dropped"] = torch.rand(model + pre, generator=g) < self.drop
         if "low" in plan:
             low, high = (plan.pop(name)[:model] * self.total for name in ("low", "high"))
             plan["timesteps"][:model] = low + (high - low) * plan["timesteps"][:model] / self.total
-        for name in ("timesteps", "dropped") if self.shared else ():
-            first = plan[name][:model].view(-1, self.unit)[:, :1]
-            plan[name][:model] = first.expand(-1, self.unit).flatten()
+        for name in ("timesteps", "dropped"):
+            plan[name] = plan[name][self.first]
         return plan
 
     def entries(self, step, count, g):
@@ -236,9 +233,9 @@ class Batches:
         sources = ((True, self.samples.encoded), (False, self.pre))
         taken = [of.take(plan["row"][is_model == kind]) for kind, of in sources if (is_model == kind).any()]
         mean, std, text = (torch.cat(parts) for parts in zip(*taken, strict=True))  # D_model comes first
-        shape = (2, *mean.shape[1:])
+        shape, noisy = (2, *mean.shape[1:]), self.first[positions].tolist()
         drawn = torch.stack(
-            [torch.randn(shape, generator=seeds.generator(self.seed, step, r)) for r in self.noisy(positions)]
+            [torch.randn(shape, generator=seeds.generator(self.seed, step, row)) for row in noisy]
         )
         plan["latents"] = mean + std * drawn[:, 0]
         plan["noise"] = drawn[:, 1]
@@ -250,15 +247,8 @@ class Batches:
         moved = {name: value.to(device, non_blocking=True) for name, value in plan.items()}
         return SimpleNamespace(**moved, unit=self.unit)
 
-    def noisy(self, positions):
-        """The row whose noise each position has: its own, or its group's first one."""
-        if not self.shared:
-            return positions.tolist()
-        first = positions - positions % self.unit
-        return torch.where(self.is_model[positions], first, positions).tolist()
-
     def named(self, step, positions):
         """Which samples stand at `positions` of step `step`, in words."""
         rows = self.plan(step)["row"]
-        sources = {True: "D_model", False: "D_pre"}
-        return ", ".join(f"{int(rows[i])} of {sources[bool(self.is_model[i])]}" for i in positions)
+        named = [f"{int(rows[i])} of {'D_model' if self.is_model[i] else 'D_pre'}" for i in positions]
+        return ", ".join(named)

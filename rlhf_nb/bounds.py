@@ -1,35 +1,37 @@
 """What a setting may be: types with bounds, beyond which a stage had nothing to measure or no memory."""
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, Strict
 
+T = TypeVar("T")
+
+
+def between(kind, low, high):
+    """The type of numbers of a kind from `low` to `high`, both ends among them."""
+    return Annotated[kind, Field(ge=low, le=high)]
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of numbers takes
-Natural = Annotated[int, Field(ge=0, le=10**7)]
-Count = Annotated[int, Field(ge=1, le=10**7)]
-Several = Annotated[int, Field(ge=2, le=10**7)]  # a spread or a comparison needs two
-Few = Annotated[int, Field(ge=1, le=1000)]
-FewOrNone = Annotated[int, Field(ge=0, le=1000)]
-Rows = Annotated[int, Field(ge=1, le=2**16)]  # of a step
-Renders = Annotated[int, Field(ge=4, le=10**7)]  # two halves, each with a spread
-Size = Annotated[float, Field(ge=0, le=1e6)]
+Natural = between(int, 0, 10**7)
+Count = between(int, 1, 10**7)
+Several = between(int, 2, 10**7)  # a spread or a comparison needs two
+Few = between(int, 1, 1000)
+FewOrNone = between(int, 0, 1000)
+Rows = between(int, 1, 2**16)  # of a step
+Renders = between(int, 4, 10**7)  # two halves, each with a spread
+Size = between(float, 0, 1e6)
 Positive = Annotated[float, Field(gt=0, le=1e6)]
-Guidance = Annotated[float, Field(ge=0, le=100)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Guidances = Annotated[tuple[Guidance, ...], Strict(False), Field(min_length=1)]  # YAML has lists only
-Sizes = Annotated[tuple[Size, ...], Strict(False)]
-Naturals = Annotated[tuple[Natural, ...], Strict(False)]
+Guidance = between(float, 0, 100)
+Share = between(float, 0, 1)
 Width = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]  # of a level: its channels are normed by eight
-Widths = Annotated[tuple[Width, ...], Strict(False), Field(min_length=1)]
-Counts = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
 Place = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]  # a path or a name
-Places = Annotated[tuple[Place, ...], Strict(False), Field(min_length=1)]
+Listed = Annotated[tuple[T, ...], Strict(False)]  # one after the other, or none: YAML has lists only
+Some = Annotated[tuple[T, ...], Strict(False), Field(min_length=1)]
 Split = Literal["validation", "seen", "heldout", "unseen", "ood"]
 Extra = Literal["checkpointing", "compile", "tensorboard"]
-Arm = Literal[
-    *("none", "reward", "given", "labels", "eye", "oracle", "shuffled", "constant", "random", "similarity")
-]
+Arm = Literal[*"none reward given labels eye oracle shuffled constant random similarity".split()]
 
 
 def fit(numbers, of):

@@ -5,10 +5,10 @@ Where accelerate shards weights (FSDP2) every process gathers, one writes.
 """
 
 import json
-from pathlib import Path
 
 import torch
 from pydantic import BaseModel, Json
+from torch.distributed.tensor import distribute_tensor
 
 from . import config, files
 
@@ -34,8 +34,6 @@ def whole(tensor):
 
 def part_of(tensor, like):
     """Of a whole tensor what this process holds of `like`."""
-    from torch.distributed.tensor import distribute_tensor
-
     if not hasattr(like, "full_tensor"):
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
@@ -47,20 +45,14 @@ def weights(training):
     return {f"{letter}{i}": p.detach() for letter, of in lists.items() for i, p in enumerate(of)}
 
 
-def named(training):
-    """{name: tensor} of all that a checkpoint of a `train.Training` holds."""
-    tensors = weights(training)
-    for i, p in enumerate(training.parameters):
-        tensors |= {f"{name}{i}": value for name, value in training.moments[p].items()}
-    return tensors
-
-
 def save(training, folder, step):
     """Write the checkpoint of a `train.Training` after `step` steps; the last KEPT remain.
 
     Raises ArtifactError.
     """
-    engine, tensors = training.engine, named(training)
+    engine, tensors = training.engine, weights(training)
+    for i, p in enumerate(training.parameters):
+        tensors |= {f"{name}{i}": value for name, value in training.moments[p].items()}
     for name in list(tensors):
         gathered = whole(tensors.pop(name))  # by all processes, and kept by one
         if engine.is_main_process:
@@ -69,9 +61,9 @@ def save(training, folder, step):
         return
     scaler = engine.scaler.state_dict() if engine.scaler else None
     about = {"step": step, "rows": training.rows, "scaler": scaler}
-    path = Path(folder) / f"checkpoint-{step:08d}.safetensors"
-    files.write_tensors(tensors, path, {name: json.dumps(value) for name, value in about.items()})
-    for old in sorted(path.parent.glob("checkpoint-*.safetensors"))[:-KEPT]:
+    words = {name: json.dumps(value) for name, value in about.items()}
+    files.write_tensors(tensors, folder / f"checkpoint-{step:08d}.safetensors", words)
+    for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-KEPT]:
         old.unlink()
 
 
@@ -82,7 +74,7 @@ def restore(training, folder):
     Raises CheckpointError where its weights have other shapes.
     """
     with files.reading(folder):
-        paths = sorted(Path(folder).glob("checkpoint-*.safetensors"), reverse=True)
+        paths = sorted(folder.glob("checkpoint-*.safetensors"), reverse=True)
     for path in paths:
         found = files.cached_tensors(path)
         if not found:
@@ -105,14 +97,12 @@ def load(training, tensors, path):
             f"{path} is of another model (its weights have other shapes): remove it, or give the model it "
             "belongs to"
         )
+    for name, value in weights(training).items():
+        value.copy_(part_of(tensors[name], value))
     for i, p in enumerate(training.parameters):
-        p.copy_(part_of(tensors[f"p{i}"], p))
         if not {f"step{i}", f"exp_avg{i}", f"exp_avg_sq{i}"} <= shapes.keys():
             continue
         training.moments[p] = {"step": tensors[f"step{i}"].to(p.device)}
         for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW walks memory: moments must lie as the weights do
             value = part_of(tensors[f"{name}{i}"], p)
             training.moments[p][name] = torch.empty_like(p).copy_(value)
-    for letter, of in (("a", training.average), ("k", training.kept)):
-        for i, p in enumerate(of):
-            p.copy_(part_of(tensors[f"{letter}{i}"], p))

@@ -61,9 +61,9 @@ def validated(model, values, whose):
         wrong = error.errors()[0]
         name = ".".join(part for part in wrong["loc"] if isinstance(part, str))
         if wrong["type"] == "extra_forbidden":
-            known = ", ".join(model.model_fields)
             raise ConfigError(
-                f"unknown parameter {shown(name)} of {whose}; it takes {known or 'none'}"
+                f"unknown parameter {shown(name)} of {whose}; it takes "
+                f"{', '.join(model.model_fields) or 'none'}"
             ) from None
         if wrong["type"] == "value_error":  # of several parameters together
             raise ConfigError(f"{whose}: {wrong['ctx']['error']}") from None
@@ -76,20 +76,19 @@ def settings(stage, /, **given):
 
     Raises ConfigError for an unknown name, a wrong type, or a value out of bounds.
     """
-    model, whose = STAGES[stage], f"notebook {stage!r}"
+    model = STAGES[stage]
     given = {name: value for name, value in given.items() if value is not None}
     scale = given.get("scale", "smoke")
     if not isinstance(scale, str) or scale not in SCALES:
         raise ConfigError(f"unknown scale {shown(scale)}; choose one of {', '.join(SCALES)}")
     shared = {k: v for k, v in SCALES[scale].get("models", {}).items() if k in model.model_fields}
-    found = validated(model, shared | SCALES[scale].get(stage, {}) | given, whose)
+    found = validated(model, shared | SCALES[scale].get(stage, {}) | given, f"notebook {stage!r}")
     if "knobs" not in model.model_fields:
         return found
     from . import methods
 
     if found.method not in methods.names():
-        known = ", ".join(methods.names())
-        raise ConfigError(f"unknown method {shown(found.method)}; choose one of {known}")
+        raise ConfigError(f"unknown method {shown(found.method)}; choose one of {', '.join(methods.names())}")
     own = SCALES[scale].get("knobs", {}).get(found.method, {})
     knobs = validated(methods.load(found.method).Knobs, own | found.knobs, f"method {found.method!r}")
     return found.model_copy(update={"knobs": knobs.model_dump()})
@@ -127,9 +126,8 @@ def read(path):
     try:
         found = parsed(path if inline else contents(path), whose)
     except OSError as error:
-        reason = error.strerror or error
         raise ConfigError(
-            f"{whose} cannot be read ({reason}): give a YAML file of names and values"
+            f"{whose} cannot be read ({error.strerror or error}): give a YAML file of names and values"
         ) from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ConfigError(f"{whose} must hold parameter names and values, as in `scale: toy`")

@@ -17,9 +17,8 @@ from .toy import world
 COLUMNS = {
     "image": ("image", "img", "picture", *sources.SUFFIXES),
     "caption": (
-        *("caption", "text", "prompt", "txt", "captions", "texts", "prompts"),
-        *("sentence", "sentences", "raw", "description", "alt_text"),
-    ),
+        "caption text prompt txt captions texts prompts sentence sentences raw description alt_text"
+    ).split(),
     "score": ("aesthetic", "aesthetic_score"),
 }
 LOOKED_AT = 100  # rows, until one has what is needed
@@ -118,9 +117,9 @@ class CaptionedImages:
         )
 
     def _nothing(self):
-        skipped = self.left_out() or "none"
         raise ArtifactError(
-            f"{self.source} gives no captioned image (rows skipped: {skipped}): {sources.ADVICE}"
+            f"{self.source} gives no captioned image (rows skipped: {self.left_out() or 'none'}): "
+            f"{sources.ADVICE}"
         )
 
 
@@ -157,6 +156,6 @@ def _words(value):
 def _score(row):
     """NaN where there is none."""
     try:
-        return float(next(iter(row[column] for column in _columns(row, "score"))))
-    except (StopIteration, TypeError, ValueError):
+        return float(row[_columns(row, "score")[0]])
+    except (IndexError, TypeError, ValueError):
         return math.nan

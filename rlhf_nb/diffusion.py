@@ -6,16 +6,19 @@ import math
 from functools import partial
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
+from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
+from transformers import CLIPTextModel
 
 from . import files, flops, hub, seeds
 from .hub import ModelError
 from .schedulers import check_steps, forward_process, sampler, schedule  # noqa: F401
 
 SMALL = 128  # pixels; larger pictures are encoded, drawn and decoded in smaller batches
-PARTS = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
+PARTS = "model_index.json scheduler text_encoder tokenizer unet vae".split()
 # what a U-Net is told beside latents, time and text: nothing in Stable Diffusion v1
 TOLD = ("class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim_type")
 # what a U-Net shares with its pipeline
@@ -28,9 +31,6 @@ def load(name):
 
     Raises ModelError for a folder or hub name that is not whole or not of this kind.
     """
-    import diffusers
-    from transformers import CLIPTextModel
-
     hub.quiet()
     where = Path(hub.place(name))
     missing = [p for p in PARTS if where.is_dir() and not (where / p).exists()]
@@ -64,7 +64,7 @@ def load(name):
 
 def fit(name, unet, vae, text):
     """Raise ModelError where the configurations of a folder's parts do not make a text-to-image model."""
-    width, size, scale = unet.cross_attention_dim, unet.sample_size, vae.scaling_factor
+    width, numbers = unet.cross_attention_dim, (int, float)
     if width == [text.hidden_size] * len(unet.down_block_types):  # one for each level
         width = text.hidden_size
     wanted = {
@@ -81,7 +81,8 @@ def fit(name, unet, vae, text):
                 f"{name!r} has {what} {own}, a Stable Diffusion with its other parts {right}: give a whole "
                 "text-to-image model of version 1 or 2, none for inpainting, upscaling or SDXL"
             )
-    for what, value, kind in (("sample_size", size, int), ("scaling_factor", scale, (int, float))):
+    positive = ("sample_size", unet.sample_size, int), ("scaling_factor", vae.scaling_factor, numbers)
+    for what, value, kind in positive:
         if not isinstance(value, kind) or not 0 < value < math.inf:
             raise ModelError(f"{what} in {name!r} is {value!r}: restore its config.json, a positive number")
 
@@ -99,15 +100,13 @@ def pixels(images):
 @torch.inference_mode()
 def encode_prompts(pipe, prompts):
     """Hidden states of every unique prompt: (table (U, L, D) on the CPU, rows (B,) into it)."""
-    unique, rows = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)
-    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    table = []
-    for i in range(0, len(unique), 512):
-        ids = pipe.tokenizer(list(unique[i : i + 512]), **options).input_ids
-        ids = ids.to(pipe.text_encoder.device)
-        states = flops.spend(lambda ids=ids: pipe.text_encoder(ids)[0], pipe.text_encoder, ids.shape)
-        table.append(states.cpu())
-    return torch.cat(table), torch.from_numpy(rows)
+    encoder = pipe.text_encoder
+
+    def states(tokens):
+        ids = tokens.input_ids
+        return flops.spend(lambda: encoder(ids)[0], encoder, ids.shape)
+
+    return hub.each_once(prompts, pipe.tokenizer, states, encoder.device)
 
 
 @torch.inference_mode()
@@ -117,8 +116,8 @@ def encode_images(vae, images):
     """
     means, deviations = [], []
     batch = 32 if images.shape[1] <= SMALL else 4
-    for i in range(0, len(images), batch):
-        x = pixels(images[i : i + batch]).to(vae.device)
+    for part in hub.chunks(images, batch):
+        x = pixels(part).to(vae.device)
         posterior = flops.spend(lambda x=x: vae.encode(x).latent_dist, vae, "encode", x.shape)
         means.append(posterior.mean.cpu())
         deviations.append(posterior.std.cpu())
@@ -143,11 +142,15 @@ def batch_of(pipe):
     return 128 if pipe.unet.config.sample_size * 8 <= SMALL else 16
 
 
+def latent_size(unet):
+    """(C, h, w) of the latents that a U-Net takes."""
+    shape = unet.config
+    return shape.in_channels, shape.sample_size, shape.sample_size
+
+
 def noise_of(pipe, seed, index):
     """Starting noise (C, h, w) of image `index`: a pure function of (seed, index)."""
-    unet = pipe.unet.config
-    size = (unet.in_channels, unet.sample_size, unet.sample_size)
-    return torch.randn(size, generator=seeds.generator(seed, int(index)))
+    return torch.randn(latent_size(pipe.unet), generator=seeds.generator(seed, int(index)))
 
 
 def with_unet(pipe, unet):
@@ -164,19 +167,18 @@ def sample_latents(pipe, prompts, *, guidance, steps, seed, unet=None, indices=N
     `unet` draws in place of the pipeline's own. Latent i depends on (seed, indices[i], prompt, guidance,
     steps) alone, not on the batch it is drawn in. `watch` is a diffusers callback on the end of every step.
     """
-    indices = list(range(len(prompts))) if indices is None else indices
+    indices = range(len(prompts)) if indices is None else indices
     batch = batch or batch_of(pipe)
     drawer = with_unet(pipe, unet or pipe.unet)
     check_steps(pipe.scheduler, steps)
     table, rows = encode_prompts(pipe, [*prompts, ""])
-    device, empty = drawer.unet.device, table[rows[-1]]
-    latents = []
+    device, latents = drawer.unet.device, []
     for i in range(0, len(prompts), batch):
         noise = torch.stack([noise_of(pipe, seed, k) for k in indices[i : i + batch]])
         drawing = partial(
             drawer,
             prompt_embeds=table[rows[i : i + len(noise)]].to(device),
-            negative_prompt_embeds=empty.expand(len(noise), -1, -1).to(device),
+            negative_prompt_embeds=table[rows[-1]].expand(len(noise), -1, -1).to(device),
             guidance_scale=guidance,
             num_inference_steps=steps,
             latents=noise.to(device),
@@ -206,6 +208,12 @@ def trajectory(pipe, prompts, **options):
     return [decode(pipe.vae, latents) for latents in seen]
 
 
+def move(pipe, device):
+    """Put the frozen parts on a device."""
+    for part in (pipe.vae, pipe.text_encoder):
+        part.to(device)
+
+
 @contextlib.contextmanager
 def at_work(pipe, unet):
     """The frozen parts on the device and `unet` in eval mode for a while: in training they leave it their
@@ -213,11 +221,9 @@ def at_work(pipe, unet):
     """
     training = unet.training
     unet.eval()
-    for part in (pipe.vae, pipe.text_encoder):
-        part.to(unet.device)
+    move(pipe, unet.device)
     yield
-    for part in (pipe.vae, pipe.text_encoder):
-        part.to("cpu")
+    move(pipe, "cpu")
     unet.train(training)
 
 
@@ -229,11 +235,8 @@ def save_unet(unet, folder):
     with files.writing(folder, SafetensorError):
         Path(folder).mkdir(parents=True, exist_ok=True)
         if getattr(unet, "peft_config", None):
-            from diffusers import StableDiffusionPipeline
-            from peft.utils import get_peft_model_state_dict
-
             adapters = get_peft_model_state_dict(unet)
-            StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=adapters)
+            diffusers.StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=adapters)
             return
         unet.register_to_config(_name_or_path="")
         unet.save_pretrained(folder, safe_serialization=True)
@@ -244,8 +247,6 @@ def load_unet(folder, pipe):
 
     Raises ModelError where it does not fit the pipeline's latents or text.
     """
-    from diffusers import UNet2DConditionModel
-
     if (Path(folder) / "pytorch_lora_weights.safetensors").exists():
         unet = copy.deepcopy(pipe.unet)
         try:
@@ -257,7 +258,7 @@ def load_unet(folder, pipe):
                 "models"
             ) from error
         return hub.finite(unet, f"the U-Net with adapters in {folder}").eval().requires_grad_(False)
-    unet = hub.network(UNet2DConditionModel, folder)
+    unet = hub.network(diffusers.UNet2DConditionModel, folder)
     for name in FITS:
         own, other = unet.config[name], pipe.unet.config[name]
         if own != other:

@@ -6,6 +6,8 @@ B images, P prompts, S training seeds, D features of an image.
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
 
 from . import bounds, config, data
 from .files import ArtifactError
@@ -58,8 +60,6 @@ def fit_temperature(scores, labels):
 
     It is one number, fit on validation data.
     """
-    from scipy.optimize import minimize_scalar
-
     labels = np.asarray(labels, float)
 
     def loss(log_tau):
@@ -72,7 +72,7 @@ def fit_temperature(scores, labels):
 def tempered(scores, tau):
     """sigmoid(logit(score) / tau), kept off 0 and 1."""
     p = np.clip(np.asarray(scores, float), 1e-6, 1 - 1e-6)
-    return np.clip(1 / (1 + np.exp(-(np.log(p) - np.log1p(-p)) / tau)), 1e-9, 1 - 1e-9)
+    return np.clip(expit(logit(p) / tau), 1e-9, 1 - 1e-9)
 
 
 def check(settings, pipe, pictures):

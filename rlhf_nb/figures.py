@@ -17,10 +17,12 @@ ELSEWHERE = "#b7791f"  # what others measured, beside our own
 RIGHT, REST = "#8fc79c", "#e3e3e3"  # of what is shared out: what all find right, and what decides nothing
 INK = "#737a86"  # of words and axes: as readable on a light page as on a dark one, through a clear ground
 RULE = {"color": "grey", "linewidth": 1, "linestyle": ":"}  # where nothing is gained
-PARTS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-plt.rcParams.update(dict.fromkeys(PARTS, INK) | dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"))
+PARTS = "text.color axes.edgecolor axes.labelcolor xtick.color ytick.color".split()
 plt.rcParams.update(
     {
+        **dict.fromkeys(PARTS, INK),
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
         "figure.dpi": 110,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -74,8 +76,7 @@ def grid(images, titles=(), columns=4, marks=(), size=1.6, finding=""):
         axis.imshow(image, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         axis.set_title(textwrap.fill(title or "", 17), fontsize=7.1 * size)
-        frame = GOOD if mark else BAD
-        axis.spines[:].set(visible=mark is not None, color=frame, linewidth=2.5)
+        axis.spines[:].set(visible=mark is not None, color=GOOD if mark else BAD, linewidth=2.5)
     return figure
 
 
@@ -112,8 +113,7 @@ def stacks(rows, colours, finding):
     for part, colour in colours.items():
         width = np.array([of[part] for of in rows.values()])
         bar = axis.barh(list(rows), width, left=left, color=colour)
-        name = textwrap.fill(part, 8)
-        words = [f"{name}\n{percent:.0f} %" if percent >= 7 else "" for percent in width]
+        words = [f"{textwrap.fill(part, 8)}\n{percent:.0f} %" if percent >= 7 else "" for percent in width]
         axis.bar_label(bar, words, label_type="center", fontsize=8, color="black")
         left += width
     axis.invert_yaxis()
@@ -149,8 +149,8 @@ def curve(axis, x, rows, colour, name="", value="share"):
     y = 100 * rows[value]
     axis.plot(x, y, "o-", color=colour, markersize=4)
     axis.fill_between(x, rows.low * 100, rows.high * 100, color=colour, alpha=0.18, linewidth=0)
-    end, look = (x.iloc[-1], y.iloc[-1]), {"va": "center", "fontsize": 9}
-    axis.annotate(name, end, (6, 0), textcoords="offset points", color=colour, **look)
+    end, look = (x.iloc[-1], y.iloc[-1]), {"color": colour, "va": "center", "fontsize": 9}
+    axis.annotate(name, end, (6, 0), textcoords="offset points", **look)
 
 
 def png(image, pixels=256):

@@ -12,7 +12,10 @@ from types import NoneType
 from typing import Any, get_args
 
 import pandas as pd
+import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from . import config
 
@@ -36,6 +39,11 @@ def digest(path):
     return sha.hexdigest()
 
 
+def json_digest(value):
+    """SHA-256 of what JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def intact(path, known):
     """Whether a file is there, can be read and has the digest `known`."""
     with contextlib.suppress(OSError, ArtifactError):
@@ -55,8 +63,9 @@ def reading(path):
     try:
         yield
     except OSError as error:
-        reason = error.strerror or config.cause(error)
-        raise ArtifactError(f"{path} cannot be read ({reason}): unlock it or make it again") from None
+        raise ArtifactError(
+            f"{path} cannot be read ({error.strerror or config.cause(error)}): unlock it or make it again"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -99,10 +108,13 @@ def write_text(path, text):
         part.write_text(text, encoding="utf-8")
 
 
+def write_json(path, value):
+    """A JSON file, whole or not at all; what JSON does not know is written as a number."""
+    write_text(path, json.dumps(value, indent=1, default=float) + "\n")
+
+
 def tensors_digest(tensors):
     """SHA-256 of {name: tensor}: names, types, shapes and values."""
-    import torch
-
     sha = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -112,9 +124,6 @@ def tensors_digest(tensors):
 
 def write_tensors(tensors, path, about=None):
     """A safetensors file of {name: tensor}, whole or not at all; its header has their digest."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
     with whole(path, SafetensorError) as part:
         save_file(tensors, part, {"digest": tensors_digest(tensors)} | (about or {}))
@@ -122,9 +131,6 @@ def write_tensors(tensors, path, about=None):
 
 def read_tensors(path):
     """{name: tensor} of a safetensors file, mapped from disk. Raises ArtifactError where it is none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         if not os.path.isfile(path):  # a pipe would be waited for
             raise FileNotFoundError("there is no such file")
@@ -138,8 +144,6 @@ def cached_tensors(path):
 
     None where it is missing or no more what was written, and so is to be made again.
     """
-    from safetensors import safe_open
-
     try:
         tensors = read_tensors(path)
     except ArtifactError:  # cut by a full disk or a copy

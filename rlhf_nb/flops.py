@@ -3,8 +3,33 @@
 import math
 from weakref import WeakKeyDictionary
 
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
 spent = 0.0  # FLOP of this process so far, of all work that went through `spend`; NaN if some was not counted
 _costs = WeakKeyDictionary()
+_formulas = dict(flop_registry)
+for way in ("", "_backward"):  # it would count attention on processors as nothing
+    known = _formulas[getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention{way}")]
+    _formulas[getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention_for_cpu{way}")] = known
+
+
+class _Counter(TorchDispatchMode):
+    total = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        formula = _formulas.get(operation._overloadpacket)
+        if formula is None and torch.is_inference_mode_enabled():  # where nothing else takes them apart
+            with self:
+                out = operation.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = operation(*args, **kwargs)
+        if formula:
+            self.total += formula(*args, **kwargs, out_val=out)
+        return out
 
 
 def count(work):
@@ -13,39 +38,9 @@ def count(work):
     The work itself comes out the same to the bit; PyTorch's own counter takes operations apart in training,
     too, which changes the last bits of a gradient.
     """
-    counter = _counter()
-    with counter:
+    with _Counter() as counter:
         work()
     return counter.total
-
-
-def _counter():
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils.flop_counter import flop_registry
-
-    aten, formulas = torch.ops.aten, dict(flop_registry)
-    for way in ("", "_backward"):  # it would count attention on processors as nothing
-        known = formulas[getattr(aten, f"_scaled_dot_product_flash_attention{way}")]
-        formulas[getattr(aten, f"_scaled_dot_product_flash_attention_for_cpu{way}")] = known
-
-    class Counter(TorchDispatchMode):
-        total = 0
-
-        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-            kwargs = kwargs or {}
-            formula = formulas.get(operation._overloadpacket)
-            if formula is None and torch.is_inference_mode_enabled():  # where nothing else takes them apart
-                with self:
-                    out = operation.decompose(*args, **kwargs)
-                if out is not NotImplemented:
-                    return out
-            out = operation(*args, **kwargs)
-            if formula:
-                self.total += formula(*args, **kwargs, out_val=out)
-            return out
-
-    return Counter()
 
 
 def spend(work, model, *key):
@@ -56,7 +51,8 @@ def spend(work, model, *key):
     """
     global spent
     before, values, costs = spent, [], _costs.setdefault(model, {})
-    if key not in costs and not _countable(model):
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if key not in costs and (distributed or getattr(model, "_compiled_call_impl", None)):
         costs[key] = math.nan
     if key in costs:
         values.append(work())
@@ -69,10 +65,3 @@ def spend(work, model, *key):
 def since(before):
     """10^12 operations since `spent` was `before`, or None where some were not counted."""
     return round((spent - before) / 1e12, 3) if math.isfinite(spent - before) else None
-
-
-def _countable(model):
-    import torch
-
-    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-    return alone and getattr(model, "_compiled_call_impl", None) is None

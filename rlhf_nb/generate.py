@@ -6,7 +6,6 @@ accelerate launch -m rlhf_nb.generate settings.yaml     what notebook 02 draws, 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,8 @@ PATIENCE = timedelta(hours=6)  # of processes that wait for the first one to dra
 
 
 def draw(pipe, prompts, rows, folder, *, seed, batch=None, progress=None, rank=0, processes=1, **options):
-    """An image folder of `prompts` with metadata `rows`, written by a thread beside the drawing.
+    """An image folder `folder` (a Path) of `prompts` with metadata `rows`, written by a thread beside the
+    drawing.
 
     Options as in `diffusion.sample_latents`. What is there already is not drawn again: a killed call goes on
     where it stopped and ends with the same bits. Of several processes each draws its own batches; the first
@@ -31,7 +31,7 @@ def draw(pipe, prompts, rows, folder, *, seed, batch=None, progress=None, rank=0
         pending = None
         for start in starts[rank::processes]:
             part = range(start, min(start + batch, len(prompts)))
-            if not all((Path(folder) / names[i]).exists() for i in part):
+            if not all((folder / names[i]).exists() for i in part):
                 asked = [prompts[i] for i in part]
                 images = diffusion.sample(pipe, asked, seed=seed, indices=part, batch=batch, **options)
                 if pending:

@@ -6,6 +6,9 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from . import config, files
 
 ASSETS = Path(__file__).parent / "toy" / "assets"
@@ -72,9 +75,8 @@ def variant(folder):
 
     Raises ModelError where its configuration is no JSON object or there are no safetensors.
     """
-    settings = folder / "config.json"
     try:
-        files.read_json(settings, remedy="restore it or give another folder or hub name")
+        files.read_json(folder / "config.json", remedy="restore it or give another folder or hub name")
     except files.ArtifactError as error:
         raise ModelError(str(error)) from None
     there = [path.name for path in folder.iterdir() if path.is_file()]
@@ -89,7 +91,7 @@ def variant(folder):
             else "restore it or give another folder or hub name"
         )
         raise ModelError(f"{folder} has no weights as safetensors: {remedy}")
-    return None if None in kinds else sorted(kinds)[0]
+    return None if None in kinds else min(kinds)
 
 
 def network(cls, name, subfolder="", **options):
@@ -98,9 +100,9 @@ def network(cls, name, subfolder="", **options):
     The libraries would leave a missing weight random. Of a local folder that has variants only, such as fp16,
     one is taken.
     """
-    folder, part = Path(place(name), subfolder), subfolder or "model"
-    if Path(place(name)).is_dir():
-        options["variant"] = variant(folder)
+    folder, part = Path(place(name)), subfolder or "model"
+    if folder.is_dir():
+        options["variant"] = variant(folder / subfolder)
     options |= {"subfolder": subfolder, "use_safetensors": True, "output_loading_info": True}
     model, report = loading(cls, name, **options)
     if lacking := len(report["missing_keys"]):
@@ -143,10 +145,23 @@ def tokenizer(name, text, subfolder=""):
     return found
 
 
+def chunks(things, size):
+    """Consecutive parts of `things`, anything that takes slices, of `size` each and a last one of fewer."""
+    return (things[i : i + size] for i in range(0, len(things), size))
+
+
+def each_once(texts, tokenizer, encode, device, batch=512):
+    """What `encode` makes of each unique text's tokens: (table (U, ...) on the CPU, rows (B,) into it)."""
+    unique, rows = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
+    options, table = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}, []
+    for part in chunks(unique, batch):
+        tokens = tokenizer(part.tolist(), **options).to(device)
+        table.append(encode(tokens).cpu())
+    return torch.cat(table), torch.from_numpy(rows)
+
+
 def reads(processor, size, name):
     """`processor`, if it makes pictures of size (H, W) for the model `name`, whatever it is given."""
-    import numpy as np
-
     with named("preprocessor_config.json", name):
         made = processor([np.zeros((8, 9, 3), np.uint8)], return_tensors="pt").pixel_values.shape[2:]
     if tuple(made) != size:

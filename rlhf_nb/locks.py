@@ -44,14 +44,14 @@ def local(path, mounts):
 
 
 def take(path):
-    """Hold the lock `path` until `release`, or until this process ends in whatever way; taking it again is
-    fine. Raises Held.
+    """Hold the lock `path` (a Path) until `release`, or until this process ends in whatever way.
+
+    Taking it again is fine. Raises Held.
 
     It is a POSIX lock: the kernel gives it back at the process's end, forked children do not share it, and
     NFS and the large cluster file systems carry it between machines. Where they do not, a sentence on stderr
     says so.
     """
-    path = Path(path)
     if path in held:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,5 +85,5 @@ def warn(what):
 
 def release(path):
     """Give the lock back, if this process holds it."""
-    if Path(path) in held:
-        held.pop(Path(path)).close()
+    if path in held:
+        held.pop(path).close()

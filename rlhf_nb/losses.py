@@ -75,6 +75,10 @@ class Noised:
         """What "policy", "old" or "reference" predicts, (B, C, H, W)."""
         return getattr(self.nets, who)(self.noisy, self.time, self.text).float()
 
+    def error_of(self, who):
+        """How far what "policy", "old" or "reference" predicts is off, (B,)."""
+        return self.error(self.predicted(who))
+
     def error(self, prediction, form="plain", most=3.0):
         """How far a prediction (B, C, H, W) is off, (B,), in a Form, which is how a timestep weighs.
 
@@ -99,7 +103,7 @@ def told_apart(samples, **values):
     """
     differ = ~flat(samples.reward, samples.group)
     row = (differ if differ.any() else ~differ).nonzero()[:, 0]
-    return {"row": row, "group": samples.group[row], **{name: value[row] for name, value in values.items()}}
+    return {"row": row, **{name: value[row] for name, value in values.items()}}
 
 
 def strata(entries, pairs, low=0.0):
@@ -143,7 +147,7 @@ def advantages(reward, group, most=5.0):
     _, place = group.unique(return_inverse=True)
     reward = reward.double()  # the mean of equal numbers is exactly that number
     count = torch.bincount(place).to(reward)
-    mean = torch.zeros_like(count).index_add_(0, place, reward) / count
+    mean = torch.bincount(place, reward) / count
     centred = reward - mean[place]
     return (centred / reward.std().clamp(min=1e-4)).clamp(-most, most).float()
 

@@ -67,12 +67,9 @@ class Nets:
         self.reference, self.old = (partial(self.predicted, who) for who in ("reference", "old"))
         self.adapters = bool(getattr(unet, "peft_config", None))
         self.kept = []  # tensors of the old policy, which a checkpoint holds
-        if "old" in frozen:
-            self.keep_old()
-
-    def keep_old(self):
-        """Begin with an old policy equal to the policy."""
-        if self.adapters:
+        if "old" not in frozen:
+            return
+        if self.adapters:  # the old policy begins as the policy
             self.unet.add_adapter(copy.copy(self.unet.peft_config["default"]), adapter_name="old")
             self.unet.set_adapter("default")
             own, old = (

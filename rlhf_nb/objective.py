@@ -6,8 +6,9 @@ import functools
 
 import torch
 
-from . import config, diffusion, losses, methods, rollout
+from . import diffusion, losses, methods, rollout
 from .batches import Batches
+from .config import ConfigError
 from .nets import Nets
 
 
@@ -20,7 +21,7 @@ class Objective:
         self.knobs = self.method.Knobs(**settings.knobs)
         check(self.method, settings, engine)
         if self.method.RECORD and pipe.scheduler.config.prediction_type == "flow_prediction":
-            raise config.ConfigError(
+            raise ConfigError(
                 f"method {settings.method!r} trains steps of DDIM, and a flow-matching model takes none: "
                 "choose another of either"
             )
@@ -51,7 +52,7 @@ class Objective:
     def at(self, step):
         """The batches that step `step` belongs to; at the first step of a round its images are drawn."""
         length = self.settings.updates // self.settings.rounds.count
-        number = min(step // length, self.settings.rounds.count - 1)
+        number = step // length
         if self.method.DRAWS and number != self.number:
             if step == number * length and number and "old" in self.method.FROZEN:
                 self.method.after(self.nets, self.knobs, number)
@@ -107,22 +108,20 @@ def check(method, settings, engine):
     """Raise ConfigError where settings and method do not go together, before any work."""
     name, processes = settings.method, engine.num_processes
     if not method.DRAWS and settings.rounds.count > 1:
-        raise config.ConfigError(f"method {name!r} draws no images of its own: leave `rounds` at one")
+        raise ConfigError(f"method {name!r} draws no images of its own: leave `rounds` at one")
     if method.RECORD and settings.rounds.guidance != 1:
-        raise config.ConfigError(
+        raise ConfigError(
             f"method {name!r} draws without guidance, as it trains: leave `guidance` of `rounds` at 1"
         )
     if settings.updates % settings.rounds.count:
-        raise config.ConfigError(
+        raise ConfigError(
             f"{settings.updates} updates do not divide into {settings.rounds.count} rounds: change either"
         )
     if method.DRAWS and engine.is_fsdp2:
-        raise config.ConfigError(
-            f"method {name!r} draws with the policy: launch with --multi_gpu, weights whole"
-        )
+        raise ConfigError(f"method {name!r} draws with the policy: launch with --multi_gpu, weights whole")
     batch = settings.model_batch + settings.pre_batch
     if batch < processes * settings.accumulate:
-        raise config.ConfigError(
+        raise ConfigError(
             f"a batch of {batch} cannot be split over {processes} processes and {settings.accumulate} "
             "micro-batches: lower either or raise the batch"
         )

@@ -135,7 +135,6 @@ class Detector:
         Returns {attribute: bool (B,), "all": bool (B,), "number": objects found, int (B,)}.
         """
         clip = self.clip
-        size = clip.model.config.vision_config.image_size
         colours, backgrounds = (choices(clip, wants, a) for a in ("colour", "background"))
         rows = []
         for i in range(0, len(wants), BATCH):
@@ -145,6 +144,8 @@ class Detector:
                 [background] = closest(whole[None], backgrounds[want.object], "background")
                 named = []
                 if want.colour and len(boxes):
-                    named = closest(clip.images(crops(image, boxes, size)), colours[want.object], "colour")
+                    named = closest(
+                        clip.images(crops(image, boxes, clip.size)), colours[want.object], "colour"
+                    )
                 rows.append(shown(want, len(boxes), named, background))
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}

@@ -25,8 +25,9 @@ def rgb(encoded, size=None):
             return np.array(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS) if size else image)
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
             name = str(encoded)[:500] if isinstance(encoded, Path) else "a picture"
-            unknown = isinstance(error, UnidentifiedImageError)
-            why = "it is in no known format" if unknown else config.cause(error)
+            why = config.cause(error)
+            if isinstance(error, UnidentifiedImageError):
+                why = "it is in no known format"
             raise ArtifactError(f"{name} cannot be read ({why}): restore it or leave it out") from None
 
 
@@ -52,16 +53,16 @@ def _upright(encoded):
 
 
 def save_pngs(folder, images, names):
-    """uint8 images (B, H, W, 3) as PNG files, each written whole or not at all."""
+    """uint8 images (B, H, W, 3) as PNG files in `folder` (a Path), each written whole or not at all."""
     for name, image in zip(names, images, strict=True):
-        with whole(Path(folder) / name) as part:
+        with whole(folder / name) as part:
             Image.fromarray(image).save(part, format="png", compress_level=1)
 
 
 def save_rows(folder, names, rows):
-    """The image folder's metadata.csv: `rows` with a column file_name."""
+    """The metadata.csv of the image folder `folder` (a Path): `rows` with a column file_name."""
     table = pd.DataFrame(rows).assign(file_name=names).set_index("file_name")
-    write_text(Path(folder) / "metadata.csv", table.to_csv())
+    write_text(folder / "metadata.csv", table.to_csv())
 
 
 class ImageFolder:

@@ -4,7 +4,7 @@ Source: arXiv 2302.12192, section 4.1, tables 1 and 4. A prompt is its `Attribut
 """
 
 from dataclasses import asdict, dataclass, replace
-from itertools import product, zip_longest
+from itertools import cycle, islice, product, zip_longest
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ BACKGROUNDS = (
 VALUES = {"count": range(1, 7), "colour": COLOURS, "background": BACKGROUNDS}
 CATEGORIES = (*VALUES, "combination")
 ATTRIBUTES = ("object", *VALUES)
-COLUMNS = ("prompt", "category", "split", "novelty", "use")
+COLUMNS = _words("prompt category split novelty use")
 # Splits were drawn anew whenever settings had been measured on prompts that wait for the final evaluation.
 DRAWING = 5
 IRREGULAR = {"mouse": "mice", "wolf": "wolves", "box": "boxes"}
@@ -127,18 +127,17 @@ def contrast(want, n, rng, objects, allowed=None):
     """
     if isinstance(want, str):
         others = {other for other in allowed if isinstance(other, str)} - {want} or allowed - {want}
-        turns = _shuffled(sorted(map(phrase, others)), rng)
-        return [turns[i % len(turns)] for i in range(n)]
-    choices = {"object": objects, **VALUES}
-    pools = []
-    for a in ("object", *want.asked):
-        others = [replace(want, **{a: value}) for value in _shuffled(choices[a], rng)]
-        pools.append([o for o in others if o != want and (allowed is None or o in allowed)])
-    rng.shuffle(pools)
+        pools = [_shuffled(sorted(map(phrase, others)), rng)]
+    else:
+        choices, pools = {"object": objects, **VALUES}, []
+        for a in ("object", *want.asked):
+            others = [replace(want, **{a: value}) for value in _shuffled(choices[a], rng)]
+            pools.append([o for o in others if o != want and (allowed is None or o in allowed)])
+        rng.shuffle(pools)
     turns = [other for turn in zip_longest(*pools) for other in turn if other]
     if not turns:
         raise ValueError(f"{phrase(want)!r} has no contrastive prompt among the allowed ones")
-    return [turns[i % len(turns)] for i in range(n)]
+    return list(islice(cycle(turns), n))
 
 
 def grammar(objects):
@@ -260,8 +259,10 @@ def wants(table):
         cells = table.get(name, pd.Series(["its column is gone"]))
         strange = cells[cells.notna() & ~cells.isin(known)]
         if len(strange):
-            where = table.attrs.get("path", "a table of prompts")
-            raise ArtifactError(f"{name!r} in {where} is {shown(strange.tolist()[0])}: restore it")
+            raise ArtifactError(
+                f"{name!r} in {table.attrs.get('path', 'a table of prompts')} is "
+                f"{shown(strange.tolist()[0])}: restore it"
+            )
     asked = table[list(ATTRIBUTES)].astype({"count": "Int64"}).astype(object)
     rows = zip(asked.where(asked.notna(), None).to_numpy(), table.prompt, strict=True)
     return [Attributes(*row) if row[0] else said for row, said in rows]

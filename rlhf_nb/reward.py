@@ -3,7 +3,6 @@
 CLIP similarity is another, and so is a preference scorer of CLIP's architecture.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +23,23 @@ class Clip:
 
         self.model = hub.network(CLIPModel, name)
         shape = self.model.config
-        size = shape.vision_config.image_size
+        self.width, self.size = shape.projection_dim, shape.vision_config.image_size
         self.tokenizer = hub.tokenizer(name, shape.text_config)
-        self.processor = hub.reads(hub.loading(CLIPImageProcessor, name), (size, size), name)
-        self.width = shape.projection_dim
+        self.processor = hub.reads(hub.loading(CLIPImageProcessor, name), (self.size, self.size), name)
         if torch.cuda.is_available():
             self.model.cuda()
 
-    def _projected(self, pixel_values):
+    def projected(self, pixel_values):
+        """Features (B, D) of what the processor makes of images, (B, 3, H, W), not normalised."""
         return self.model.visual_projection(self.model.vision_model(pixel_values).pooler_output)
 
     @torch.no_grad()
     def images(self, images):
         """Features (B, D) of uint8 images (B, H, W, 3) or of an image folder, not normalised."""
         out = [torch.empty(0, self.width)]
-        for i in range(0, len(images), 256):
-            x = self.processor(list(images[i : i + 256]), return_tensors="pt").pixel_values
-            x = x.to(self.model.device)
-            out.append(flops.spend(lambda x=x: self._projected(x), self.model, x.shape).cpu())
+        for part in hub.chunks(images, 256):
+            x = self.processor(list(part), return_tensors="pt").pixel_values.to(self.model.device)
+            out.append(flops.spend(lambda x=x: self.projected(x), self.model, x.shape).cpu())
         return torch.cat(out)
 
     def pixels(self, x):
@@ -50,11 +48,10 @@ class Clip:
         They are resized to the square that this CLIP reads, so they had better be square themselves.
         """
         x = x.to(self.model.device, torch.float32)
-        size = self.model.config.vision_config.image_size
-        x = nn.functional.interpolate(x, (size, size), mode="bicubic", antialias=True)
+        x = nn.functional.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True)
         mean = x.new_tensor(self.processor.image_mean).view(3, 1, 1)
         std = x.new_tensor(self.processor.image_std).view(3, 1, 1)
-        return self._projected(((x + 1) / 2 - mean) / std)
+        return self.projected(((x + 1) / 2 - mean) / std)
 
     def folder(self, images, cache):
         """Features (N, D) of a pictures.ImageFolder, kept in the folder `cache` (a Path) by their content.
@@ -62,8 +59,7 @@ class Clip:
         That is the content of the pictures and of this model.
         """
         weights = files.weights_digest(self.model.vision_model, self.model.visual_projection)
-        pictures = files.digest(images.folder)
-        path = cache / f"{weights[:24]}-{pictures[:24]}.safetensors"
+        path = cache / f"{weights[:24]}-{files.digest(images.folder)[:24]}.safetensors"
         if not files.cached_tensors(path):
             files.write_tensors({"features": self.images(images)}, path)
         return files.read_tensors(path)["features"]
@@ -71,17 +67,14 @@ class Clip:
     @torch.no_grad()
     def prompts(self, prompts):
         """Features (B, D) of prompts, not normalised; each unique prompt is encoded once."""
-        unique, rows = np.unique(prompts, return_inverse=True)
-        out = [torch.empty(0, self.width)]
-        for i in range(0, len(unique), 512):
-            ids = self.tokenizer(
-                list(unique[i : i + 512]),
-                padding="max_length",
-                truncation=True,
-                return_tensors="pt",
-            ).to(self.model.device)
-            out.append(self.model.text_projection(self.model.text_model(**ids).pooler_output).cpu())
-        return torch.cat(out)[torch.from_numpy(rows)]
+        if not len(prompts):
+            return torch.empty(0, self.width)
+
+        def features(tokens):
+            return self.model.text_projection(self.model.text_model(**tokens).pooler_output)
+
+        table, rows = hub.each_once(prompts, self.tokenizer, features, self.model.device)
+        return table[rows]
 
 
 class Similarity(nn.Module):
@@ -143,7 +136,7 @@ class Reward:
         """A head as safetensors with a JSON card, in `folder` (a Path)."""
         files.write_tensors(self.model.state_dict(), folder / "model.safetensors")
         card = about | {"width": self.clip.width, "hidden": self.model.out.in_features}
-        files.write_text(folder / "card.json", json.dumps(card, indent=1, default=float) + "\n")
+        files.write_json(folder / "card.json", card)
 
 
 def load(folder, clip):

@@ -6,7 +6,6 @@ had drawn, and of several processes each draws its share of the same batches.
 
 from functools import partial
 
-import numpy as np
 import torch
 
 from . import diffusion, files, flops, losses, seeds
@@ -46,21 +45,20 @@ def recorded(pipe, unet, prompts, *, etas, seed, indices, guidance=1.0, choose=N
     times, etas = torch.cat([schedule.timesteps.long(), torch.tensor([-1])]), torch.tensor(etas)
     table, rows = diffusion.encode_prompts(pipe, [*prompts, ""])
     text = table[rows[:-1]].to(unet.device)
-    forward, predict = diffusion.forward_process(pipe.scheduler), diffusion.predictor(unet)
-    predict = guided(predict, table[rows[-1]], guidance)
+    forward = diffusion.forward_process(pipe.scheduler)
+    predict = guided(diffusion.predictor(unet), table[rows[-1]], guidance)
     x_t = torch.stack([diffusion.noise_of(pipe, seed, i) for i in indices]).to(unet.device)
     way = {"states": [x_t.cpu()], "log_probs": [], "predicted": []}
     for k, eta in enumerate(etas.to(x_t.device)):
         t, then, end = (times[j].expand(len(x_t)).to(x_t.device) for j in (k, k + 1, -1))
-        noise_pred, held = predict(x_t, t, text), x_t
+        noise_pred = predict(x_t, t, text)
         mean, deviation = losses.reverse_step(forward, noise_pred, x_t, t, then, eta)
         noise = [torch.randn(mean.shape[1:], generator=seeds.generator(seed + 1, i, k)) for i in indices]
-        x_t = mean + deviation * torch.stack(noise).to(mean)
+        held, x_t = x_t, mean + deviation * torch.stack(noise).to(mean)
         log_prob = losses.log_prob(x_t, mean, deviation) if eta else x_t.new_zeros(len(x_t))
         if choose:
-            x_t = x_t[
-                choose(k, losses.reverse_step(forward, noise_pred, held, t, end, 0.0)[0]).to(x_t.device)
-            ]
+            clean, _ = losses.reverse_step(forward, noise_pred, held, t, end, 0.0)
+            x_t = x_t[choose(k, clean).to(x_t.device)]
         for name, value in (("states", x_t), ("log_probs", log_prob), ("predicted", noise_pred)):
             way[name].append(value.cpu())
     way = {name: torch.stack(values, 1) for name, values in way.items()}
@@ -77,7 +75,7 @@ class Rounds:
         self.settings, self.engine = objective.settings, objective.engine
         self.method, self.knobs, self.nets = objective.method, objective.knobs, objective.nets
         self.pipe, self.score, self.prompts, self.folder = pipe, score, prompts, folder
-        self.way = ("times", "etas", *self.method.RECORD) if self.method.RECORD else ()
+        self.way = "times", "etas", *self.method.RECORD
 
     def samples(self, number):
         """batches.Samples of round `number`; what is on disk already is not drawn again."""
@@ -97,8 +95,8 @@ class Rounds:
         self.engine.wait_for_everyone()
         loaded = [files.read_tensors(place) for place in places]
         columns = {name: torch.cat([part[name] for part in loaded]) for name in loaded[0]}
-        shard = {name: columns.pop(name) for name in ("mean", "std", "text", "row")}
-        shard["prompt"] = shard.pop("row")
+        shard = {name: columns.pop(name) for name in ("mean", "std", "text")}
+        shard["prompt"] = columns.pop("row")
         group = torch.arange(asked.prompts).repeat_interleave(asked.images)
         return Samples(Encoded([shard]), prompt=prompt, group=group, **columns)
 
@@ -116,22 +114,21 @@ class Rounds:
         """Pictures `part` of a round as tensors: latents, text, reward and, if it is recorded, the way."""
         asked, rounds = [self.prompts[i] for i in prompt.tolist()], self.settings.rounds
         first = number * rounds.prompts * rounds.images
-        seed, indices = self.settings.seed + 70, (first + part).tolist()
-        options = {"steps": rounds.steps, "seed": seed, "indices": indices}
+        seed, indices, way = self.settings.seed + 70, (first + part).tolist(), {}
         if self.method.RECORD:
             more = self.at_once() - len(part)  # a smaller last batch is filled up
-            options["indices"] += options["indices"][-1:] * more
+            full, places = asked + asked[-1:] * more, indices + indices[-1:] * more
             etas = getattr(self.method, "etas", lambda knobs, _, steps: even(knobs.eta, steps))
-            options["etas"] = etas(self.knobs, number, options.pop("steps"))
-            way = recorded(self.pipe, unet, asked + asked[-1:] * more, **options)
+            noise = etas(self.knobs, number, rounds.steps)
+            way = recorded(self.pipe, unet, full, etas=noise, seed=seed, indices=places)
             latents = way["states"][: len(part), -1].clone()
             way = {name: way[name][: len(part)] for name in self.way}
         else:
-            way = {}
-            options |= {"guidance": rounds.guidance, "batch": len(part), "unet": unet}
-            latents = diffusion.sample_latents(self.pipe, asked, **options)
+            options = {"guidance": rounds.guidance, "steps": rounds.steps, "batch": len(part)}
+            drawing = {"seed": seed, "indices": indices, "unet": unet}
+            latents = diffusion.sample_latents(self.pipe, asked, **options, **drawing)
         images = diffusion.decode(self.pipe.vae, latents)
-        reward = torch.from_numpy(np.asarray(self.score(images, asked), np.float32))
+        reward = torch.as_tensor(self.score(images, asked)).float()
         text, row = diffusion.encode_prompts(self.pipe, asked)
         deviation = torch.zeros_like(latents)
         return {"mean": latents, "std": deviation, "text": text[row], "row": part, "reward": reward, **way}

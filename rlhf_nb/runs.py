@@ -19,17 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from . import config, flops, hub, locks
 from .bounds import Count, Size
-from .files import ArtifactError, digest, intact, put, read_json, write_text, writing
+from .files import ArtifactError, digest, intact, json_digest, put, read_json, write_json, write_text, writing
 from .stages import EXECUTION, MAKES, NOTEBOOKS
 
 PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, checkpoints and the like
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
-MANIFEST = {"stage": str, "settings": dict[str, Any], "inputs": dict[str, str], "files": dict[str, Any]}
-MANIFEST |= {"digest": str, "versions": dict[str, str], "device": str, "threads": Count, "seconds": Size}
-MANIFEST |= {"finished": str, "tflop": Size | None}
+PACKAGES = "torch diffusers transformers accelerate numpy scipy".split()
+MANIFEST = {
+    **dict.fromkeys(("stage", "digest", "device", "finished"), str),
+    **dict.fromkeys(("settings", "files"), dict[str, Any]),
+    **dict.fromkeys(("inputs", "versions"), dict[str, str]),
+    **{"threads": Count, "seconds": Size, "tflop": Size | None},
+}
 # Of a launch's processes the one that locks the stage and keeps its time.
 FIRST = os.environ.get("RANK", "0") == "0"
 
@@ -46,8 +50,6 @@ def root():
 
 def threads():
     """How many processor threads this process computes on; 1 where a GPU does."""
-    import torch
-
     return 1 if torch.cuda.is_available() else torch.get_num_threads()
 
 
@@ -114,8 +116,8 @@ class Run:
         self.stage, self.settings = stage, settings
         self.inputs = {name: manifest(settings.scale, name)["digest"] for name in needs}
         named = {getattr(settings, field, "") for field in ("pipeline", "clip", "judge")}
-        local = sorted(name for name in named if name and os.path.isdir(hub.place(name)))
-        self.inputs |= {name: digest(hub.place(name)) for name in local}
+        local = {name: hub.place(name) for name in sorted(named - {""})}
+        self.inputs |= {name: digest(where) for name, where in local.items() if os.path.isdir(where)}
         identity = {k: v for k, v in settings.model_dump(mode="json").items() if k not in EXECUTION}
         started = json.dumps({"settings": identity, "inputs": self.inputs}, indent=1)
         self.final = root() / settings.scale / stage
@@ -180,7 +182,7 @@ class Run:
             last = read_json(file, begun=float, spent=float)
             spent = last["spent"] + max(p.stat().st_mtime for p in self.folder.rglob("*")) - last["begun"]
         file.parent.mkdir(exist_ok=True)
-        write_text(file, json.dumps({"begun": now, "spent": spent}))
+        write_json(file, {"begun": now, "spent": spent})
         return now - spent
 
     def path(self, name):
@@ -209,7 +211,7 @@ class Run:
 
     def json(self, name, value):
         """Write numbers for later chapters and the front page."""
-        write_text(self.path(name), json.dumps(value, indent=1, default=float) + "\n")
+        write_json(self.path(name), value)
 
     def finish(self):
         """Publish the stage with its manifest, which is returned; run again, it publishes what has changed.
@@ -230,7 +232,7 @@ class Run:
                 for name, path in inside
                 if not path.suffix.startswith(".part") and name.parts[0] not in PASSING
             }
-            known = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+            known = json_digest(files)
             published = self._published(known)
             if not published:
                 published = self._about(files, known)
@@ -240,8 +242,6 @@ class Run:
 
     def _about(self, files, known):
         """The manifest of `files` {name: digest}, whose common digest is `known`."""
-        import torch
-
         device = f"{platform.machine()}, {threads()} threads"
         listed = {name: of for name, of in files.items() if not name.endswith(".png")}
         return {
@@ -260,10 +260,10 @@ class Run:
 
     def _published(self, known):
         """The manifest of the published stage, where it is this attempt's and nothing has changed since."""
-        mine, out = self.folder / "manifest.json", self.final / "manifest.json"
         with contextlib.suppress(ArtifactError):  # missing or damaged: published anew
-            found = read_json(mine, digest=str)
-            return found if found["digest"] == known and found == read_json(out) else None
+            found = read_json(self.folder / "manifest.json", digest=str)
+            if found["digest"] == known and found == read_json(self.final / "manifest.json"):
+                return found
 
     def _publish(self, files, text):
         """Copy `files` and the manifest `text` into place, all at once."""

@@ -1,5 +1,7 @@
 """Noise schedules of model folders, and our sampler for them."""
 
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+
 from . import config, hub, losses
 
 TIMES = 1000  # of the noise schedule
@@ -15,17 +17,16 @@ SOLVER = {  # ours, whichever sampler a folder names and however it is set
 
 def schedule(name):
     """The sampler for the noise schedule in a folder or hub name."""
-    from diffusers import DPMSolverMultistepScheduler
-
     with hub.named("scheduler", name):
         given = DPMSolverMultistepScheduler.load_config(hub.place(name), subfolder="scheduler")
         found = solver(given, given.get("_class_name"))
         found.set_timesteps(2)
-    kind, times = found.config.prediction_type, found.config.num_train_timesteps
+    kind = found.config.prediction_type
     if kind not in losses.PREDICTIONS:
-        one_of = ", ".join(losses.PREDICTIONS)
-        raise hub.ModelError(f"{name!r} predicts {kind!r}: give a model that predicts one of {one_of}")
-    if times != TIMES or not found.alphas_cumprod.isfinite().all():
+        raise hub.ModelError(
+            f"{name!r} predicts {kind!r}: give a model that predicts one of {', '.join(losses.PREDICTIONS)}"
+        )
+    if found.config.num_train_timesteps != TIMES or not found.alphas_cumprod.isfinite().all():
         raise hub.ModelError(
             f"the noise schedule of {name!r} is not one of {TIMES} finite steps: restore its "
             "scheduler_config.json"
@@ -40,8 +41,6 @@ def sampler(scheduler):
 
 def solver(given, kind):
     """DPM-Solver++ for the noise schedule that the configuration `given` of a class `kind` sets."""
-    from diffusers import DPMSolverMultistepScheduler
-
     options = dict(SOLVER)
     if "FlowMatch" in str(kind):
         shift = given.get("shift", 1.0)
@@ -54,8 +53,6 @@ def forward_process(scheduler):
 
     A sampler's own add_noise knows only the few steps it samples at; flow matching needs none.
     """
-    from diffusers import DDPMScheduler
-
     if scheduler.config.prediction_type == "flow_prediction":
         return scheduler
     return DDPMScheduler.from_config(scheduler.config)

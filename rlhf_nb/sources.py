@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 
 from .files import ArtifactError
 
-SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")  # of pictures
-WORDS = ("txt", "text", "caption", "json")  # and of what is said of them beside them
-FILES = ("file_name", "filename", "file", "image", "image_path", "image_file", "img", "path")  # columns
+SUFFIXES = "png jpg jpeg webp gif bmp tif tiff".split()  # of pictures
+WORDS = "txt text caption json".split()  # and of what is said of them beside them
+FILES = "file_name filename file image image_path image_file img path".split()  # columns
 HUB_NAME = re.compile(r"(?!.*\.(tar|parquet|csv|jsonl)$)\w[\w.-]*(/\w[\w.-]*)?")
 ADVICE = "give an image folder with metadata.csv, .tar or .parquet files, or a hub dataset"
 

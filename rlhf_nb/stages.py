@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from .bounds import (
     Arm,
@@ -11,11 +11,9 @@ from .bounds import (
     Few,
     FewOrNone,
     Guidance,
-    Guidances,
+    Listed,
     Natural,
-    Naturals,
     Place,
-    Places,
     Positive,
     Renders,
     Rows,
@@ -23,46 +21,49 @@ from .bounds import (
     Several,
     Share,
     Size,
-    Sizes,
+    Some,
     Split,
-    Widths,
+    Width,
     fit,
 )
 
 NOTEBOOKS = {  # a stage's, which bears its name
     name[3:]: name
     for name in (
-        *("01_prompts", "02_generate", "03_feedback", "04_reward", "05_align", "06_evaluate", "07_best_of_n"),
-        *("08_data", "10_stress", "11_reach", "09_sensitivity", "12_league", "13_verdicts", "A1_pretrain"),
-    )
+        "01_prompts 02_generate 03_feedback 04_reward 05_align 06_evaluate 07_best_of_n 08_data 10_stress "
+        "11_reach 09_sensitivity 12_league 13_verdicts A1_pretrain"
+    ).split()
 }
 MAKES = {  # what a stage is not finished without
-    "prompts": ("prompts.csv",),
-    "generate": ("images",),
-    "feedback": ("feedback.sqlite", "labels.csv", "raters.csv", "agreement.csv", "numbers.json"),
-    "reward": ("model", "gains.csv", "numbers.json"),
-    "align": ("unet", "log.csv", "curve.csv", "numbers.json"),
-    "evaluate": (
-        *("verdicts.csv", "accuracy.csv", "paired.csv", "quality.csv"),
-        *("numbers.json", "result.png", "others.png", "pictures"),
-    ),
-    "best_of_n": ("best_of_n.csv", "votes.csv", "numbers.json"),
-    "data": ("controls.csv", "data.csv", "rewards.csv", "feedback.csv", "nearer.csv"),
-    "stress": ("study.csv", "half.csv", "novelty.csv"),
-    "reach": ("votes.csv", "seeds.csv", "gains.csv"),
-    "league": ("gains.csv", "claims.csv"),
-    "sensitivity": ("frontier.csv", "choices.csv"),
-    "verdicts": ("verdicts.csv",),
-    "pretrain": ("judge.csv", "eye.csv", "gates.csv", "numbers.json"),
-    "study": ("rows.csv",),
+    stage: made.split()
+    for stage, made in {
+        "prompts": "prompts.csv",
+        "generate": "images",
+        "feedback": "feedback.sqlite labels.csv raters.csv agreement.csv numbers.json",
+        "reward": "model gains.csv numbers.json",
+        "align": "unet log.csv curve.csv numbers.json",
+        "evaluate": "verdicts.csv accuracy.csv paired.csv quality.csv numbers.json result.png others.png "
+        "pictures",
+        "best_of_n": "best_of_n.csv votes.csv numbers.json",
+        "data": "controls.csv data.csv rewards.csv feedback.csv nearer.csv",
+        "stress": "study.csv half.csv novelty.csv",
+        "reach": "votes.csv seeds.csv gains.csv",
+        "league": "gains.csv claims.csv",
+        "sensitivity": "frontier.csv choices.csv",
+        "verdicts": "verdicts.csv",
+        "pretrain": "judge.csv eye.csv gates.csv numbers.json",
+        "study": "rows.csv",
+    }.items()
 }
 EXECUTION = ("accumulate", "extras")  # how a run is done: it may change before a new start
 
 
-class Stage(BaseModel):
-    """What every stage takes."""
+class Settings(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
+    """Names and values that know no others and stay as they are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+class Stage(Settings):
+    """What every stage takes."""
 
     scale: str = "smoke"
     seed: Seed = 0
@@ -124,10 +125,8 @@ class Stress(Stage):
     hidden: Rows = 256
 
 
-class Rounds(BaseModel):
+class Rounds(Settings):
     """Fresh images, for methods that draw: each round's are trained on for an equal share of the updates."""
-
-    model_config = Stage.model_config
 
     count: Few = 1
     prompts: Count = 32  # labelled prompts drawn a round
@@ -149,10 +148,10 @@ class Training(Models):
     drop: Share = 0.1  # share of prompts dropped, so that guidance keeps working
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
     lora: FewOrNone = 0  # rank of the adapters, 0 to train the whole U-Net
-    lora_targets: Places = ("to_q", "to_k", "to_v", "to_out.0")
+    lora_targets: Some[Place] = ("to_q", "to_k", "to_v", "to_out.0")
     accumulate: Rows = 1  # micro-batches a step
     precision: Literal["no", "bf16", "fp16"] = "no"  # the weights stay in single precision
-    extras: Annotated[tuple[Extra, ...], Strict(False)] = ()  # "checkpointing": less memory, more time
+    extras: Listed[Extra] = ()  # "checkpointing": less memory, more time
     pretraining: Place = "world"  # scenes of the toy world, or captioned images: a folder or a hub name
     pre_images: Count = 6000
     min_score: Size = 0.0  # lowest aesthetic score of a pre-training image
@@ -176,12 +175,14 @@ class Study(Training):
     drawing_guidance: Guidance = 0.0  # to draw new images with, 0 to take those of stage `generate`
     objects: Natural = 0  # only images of prompts with the first so many objects, 0 for all
     kept: Natural = 0  # only so many of those images, 0 for all
-    splits: Annotated[tuple[Split, ...], Strict(False), Field(min_length=1)] = ("validation",)
+    splits: Some[Split] = ("validation",)
     prompts: Several = 200  # combination prompts of each split
     repeats: Few = 2  # pictures of each prompt
-    guidances: Guidances = (3.0,)
+    guidances: Some[Guidance] = (3.0,)
     own_best: bool = False  # other splits than validation at guidance 1 and at the best there alone
-    mixing: Sizes = ()  # steps from base to tuned model, 1 is all the way, measured on validation prompts too
+    mixing: Listed[
+        Size
+    ] = ()  # steps from base to tuned model, 1 is all the way, measured on validation prompts too
     steps: Few = 8
     renders: Renders = 2000
 
@@ -197,7 +198,7 @@ class Measured(Models):
 
 
 class Evaluate(Measured):
-    guidances: Guidances = (1.0, 2.0, 3.0, 4.0)  # searched on validation prompts; 1 is none
+    guidances: Some[Guidance] = (1.0, 2.0, 3.0, 4.0)  # searched on validation prompts; 1 is none
     others: Count = 250  # combination prompts of each split beside the held-out one
     voted: Count = 40  # prompts of the seen and of the unseen group that raters compare, four images each
 
@@ -221,7 +222,7 @@ class Gpu(Stage):
 class Pretrain(Stage):
     retrain: bool = False  # True: train the bundle anew (hours on two cores); False: examine the shipped one
     pairs: Count = 100_000
-    autoencoder_channels: Annotated[Widths, Field(min_length=4, max_length=4)] = (16, 16, 32, 64)
+    autoencoder_channels: Annotated[Some[Width], Field(min_length=4, max_length=4)] = (16, 16, 32, 64)
     latent_channels: Count = 4
     autoencoder_steps: Count = 5300
     autoencoder_batch: Count = 32
@@ -237,12 +238,12 @@ class Pretrain(Stage):
     vision_steps: Count = 4500  # the vision tower and the projections alone, on the final text tower
     vision_batch: Count = 128
     vision_lr: Positive = 1e-3
-    unet_channels: Widths = (48, 96)  # of its levels
+    unet_channels: Some[Width] = (48, 96)  # of its levels
     unet_layers: Count = 1  # residual blocks a level
-    unet_attention: Naturals = (1,)  # the levels that attend to the text
+    unet_attention: Listed[Natural] = (1,)  # the levels that attend to the text
     unet_heads: Count = 4
-    rival_channels: Widths = (48, 96, 96)  # of a second U-Net, trained beside the shipped one
-    rival_attention: Naturals = (1, 2)
+    rival_channels: Some[Width] = (48, 96, 96)  # of a second U-Net, trained beside the shipped one
+    rival_attention: Listed[Natural] = (1, 2)
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     density: Literal["uniform", "logit-normal"] = "uniform"  # of the timesteps in training
     min_snr: Size = 5.0  # gamma of the loss's weight at a timestep, 0 for equal weights
@@ -271,7 +272,7 @@ STAGES = {
     "align": Align,
     "evaluate": Evaluate,
     "best_of_n": BestOfN,
-    **dict.fromkeys(("data", "reach", "sensitivity", "league", "verdicts", "methods"), Stage),  # no own dials
+    **dict.fromkeys("data reach sensitivity league verdicts methods".split(), Stage),  # no own dials
     "stress": Stress,
     "pretrain": Pretrain,
     "gpu": Gpu,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from accelerate import Accelerator
 
 from . import checkpoints, config, flops
 
@@ -48,22 +49,23 @@ def loop(model, losses, plan, *, folder=None, engine=None, summed=False, kept=()
 
     losses: the micro-batches of this process, each loss_at(model, step) -> (loss (), {name: value ()}). With
     `summed`, losses and values of all micro-batches and processes add up to those of the whole batch; else
-    every process computes the whole of one. Checkpoints go to `folder`, with the tensors `kept` beside the
-    weights; a later call with the same arguments yields the rows of the last one again and goes on from
-    there. Where accelerate shards weights (FSDP2) `model` is a whole copy, brought up to date with every
-    checkpoint and at the end. Raises NotFinite for a bad loss, with weights and moments as they were before
-    that step (blame(model, step) may name its samples), CheckpointError, and ArtifactError where a checkpoint
-    cannot be written.
+    every process computes the whole of one. Checkpoints go to `folder` (a Path), with the tensors `kept`
+    beside the weights; a later call with the same arguments yields the rows of the last one again and goes
+    on from there. Where accelerate shards weights (FSDP2) `model` is a whole copy, brought up to date with
+    every checkpoint and at the end. Raises NotFinite for a bad loss, with weights and moments as they were
+    before that step (blame(model, step) may name its samples), CheckpointError, and ArtifactError where a
+    checkpoint cannot be written.
     """
-    if engine is None:
-        from accelerate import Accelerator
-
-        engine = Accelerator()
-    training = Training(model, plan, engine, kept)
+    training = Training(model, plan, engine or Accelerator(), kept)
     start = training.resume(folder)
     yield from list(training.rows)
     yield from training.steps(start, losses, folder, summed, blame)
     training.finish()
+
+
+def trainable(model):
+    """The weights of a model that learn, a list."""
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 class Training:
@@ -84,10 +86,11 @@ class Training:
             self.trained = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
             if model._compiled_call_impl:
                 self.trained.compile()  # a copy does not inherit it
-        weights = [p for p in self.trained.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(
+            trainable(self.trained), lr=plan.lr, weight_decay=plan.weight_decay, fused=True
+        )
         self.wrapped, self.optimizer = engine.prepare(self.trained, optimizer)
-        self.parameters = [p for p in self.trained.parameters() if p.requires_grad]
+        self.parameters = trainable(self.trained)
         self.moments = self.optimizer.optimizer.state
         self.average = [p.detach().clone() for p in self.parameters] if plan.ema else []
         self.scaled = engine.scaler is not None  # half precision with loss scaling
@@ -154,10 +157,10 @@ class Training:
         wrong = ~seen.isfinite().all(1)
         if wrong.any():
             first = step + 1 - len(self.logs) + int(wrong.nonzero()[0])
-            blamed = blame(self.trained, first) if blame else ""
             raise NotFinite(
-                f"loss or gradient is not finite at step {first}{blamed}; the weights are those before it: "
-                "correct the data or lower lr"
+                f"loss or gradient is not finite at step {first}"
+                f"{blame(self.trained, first) if blame else ''}; the weights are those before it: correct "
+                "the data or lower lr"
             )
         self.mean = table.mean(0)
 
@@ -193,8 +196,7 @@ class Training:
         """Copy sharded weights into the whole `model`, where that is not the one in training."""
         if self.model is self.trained:
             return
-        into = [p for p in self.model.parameters() if p.requires_grad]
-        for p, q in zip(self.parameters, into, strict=True):
+        for p, q in zip(self.parameters, trainable(self.model), strict=True):
             q.copy_(checkpoints.whole(p.detach()))
 
     @torch.no_grad()

@@ -57,8 +57,9 @@ def _judgement(where, row):
             raise LabelFileError(f"{where}: {name} is empty")
     known["label"] = SAID.get(plain(row["label"]).lower().removesuffix(".0"))
     if not known["label"]:
-        must = ", ".join(LABELS)
-        raise LabelFileError(f"{where}: label must be one of {must}, not {config.shown(row['label'])}")
+        raise LabelFileError(
+            f"{where}: label must be one of {', '.join(LABELS)}, not {config.shown(row['label'])}"
+        )
     known |= {name: _number(where, name, row.get(name)) for name in ("seconds", "time")}
     mark = plain(row.get("picture"))
     return known | {"time": known["time"] or 0.0, "picture": mark if MARK.fullmatch(mark) else None}

@@ -12,7 +12,7 @@ import unicodedata
 from .. import config
 from .store import LABELS, LabelFileError
 
-COLUMNS = ("rater", "image", "prompt", "label", "seconds", "time", "picture")
+COLUMNS = "rater image prompt label seconds time picture".split()
 NEEDED = COLUMNS[:4]
 NAMES = {  # what Label Studio calls a column of ours
     "rater": ("annotator", "completed_by"),
@@ -171,5 +171,5 @@ def _tia2(entries):
             case _:
                 raise LabelFileError(f"{where}: human_labels must be a list of 0, 1 and -1 for undecided")
         for j, vote in enumerate(votes, 1):
-            label = "skip" if vote == -1 else vote
-            yield f"{where}, human_labels {j}", about | {"rater": f"rater-{j}", "label": label}
+            vote = "skip" if vote == -1 else vote
+            yield f"{where}, human_labels {j}", about | {"rater": f"rater-{j}", "label": vote}

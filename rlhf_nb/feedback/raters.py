@@ -23,7 +23,7 @@ def repeats(table):
     """Judgements given twice, by one rater on one image: a DataFrame of rater, image, first, second."""
     label = table.groupby(["rater", "image"], as_index=False).label
     times = label.agg(times="size", first="first", second="last")
-    return times[times.times > 1].drop(columns="times")
+    return times.query("times > 1").drop(columns="times")
 
 
 def counts(table):
@@ -38,7 +38,7 @@ def majority(table):
     Images with more skips than votes, or a tie, are left out.
     """
     votes = counts(table)
-    clear = votes[(votes.good != votes.bad) & (votes.good + votes.bad > votes.skip)]
+    clear = votes.query("good != bad and good + bad > skip")
     return (clear.good > clear.bad).astype(float)
 
 
@@ -51,7 +51,7 @@ def one_label(table, chance, how="majority"):
     labels = majority(table) if how == "majority" else (sure > 0.5).astype(float)
     if labels.empty:
         votes = counts(table)
-        ties = ((votes.good == votes.bad) & (votes.good > 0)).sum()
+        ties = len(votes.query("good == bad and good > 0"))
         raise TooFewLabels(
             f"no image gets a label: of {len(votes)} judged by {table.rater.nunique()} raters {ties} are "
             f"tied and {len(votes) - ties} mostly skipped; have one more rater judge them"
@@ -70,7 +70,7 @@ def dawid_skene(table):
     """
     from crowdkit.aggregation import DawidSkene
 
-    votes = latest(table[table.label != "skip"])
+    votes = latest(table.query("label != 'skip'"))
     if votes.empty:
         raise TooFewLabels(
             f"none of the {len(table)} judgements says good or bad: label images in the widget of notebook "

@@ -189,8 +189,7 @@ class Comparer(Panel):
         self.marks = [fingerprint(np.concatenate(sets)) for sets in zip(first, second, strict=True)]
         self.caption, self.progress = w.HTML(), w.HTML()
         self.choices = {asked: _choice(SIDES, partial(self.vote, asked)) for asked in ASKED}
-        size = {"width": "256px", "margin": "2px 8px"}
-        self.sides = [w.Image(layout=size) for _ in range(2)]
+        self.sides = [w.Image(layout={"width": "256px", "margin": "2px 8px"}) for _ in range(2)]
         self.back = w.Button(description="one back", icon="undo")
         self.back.on_click(lambda _: self.show(max(0, self.place - 1)))
         questions = [part for asked in ASKED for part in (w.HTML(ASKED[asked]), self.choices[asked])]
@@ -230,7 +229,7 @@ class Comparer(Panel):
 
         When both questions are answered the next prompt comes.
         """
-        prompt, pictures = self.prompts[self.place], self.marks[self.place]
-        self.votes.add(self.rater, prompt, asked, self.turn * side, pictures)
+        at = self.place
+        self.votes.add(self.rater, self.prompts[at], asked, self.turn * side, self.marks[at])
         if all(choice.given is not None for choice in self.choices.values()):
             self.show()

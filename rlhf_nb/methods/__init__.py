@@ -1,9 +1,9 @@
 """A method of alignment is one module, with the few numbers that are its own and three functions of tensors.
 
     FROZEN   what the trainer keeps beside the policy: any of "reference", "old", "decoder", "reward"
-    DRAWS    who draws a round's images: "policy", "old", or None where those of stage `generate` serve
-    RECORD   what is kept of the sampler's way beside "times" and "etas" (reverse-process methods), () for
-             none: of "states" (S + 1), "log_probs" (S) and "predicted" (S), what the drawer predicted
+    DRAWS    who draws a round's images, "policy" or "old"; without it those of stage `generate` serve
+    RECORD   what is kept of the sampler's way beside "times" and "etas" (reverse-process methods):
+             of "states" (S + 1), "log_probs" (S) and "predicted" (S), what the drawer predicted
     SHARED   True: the samples of a group have one timestep and one noise
     Knobs    the method's numbers, a pydantic model; notebooks pass them as one mapping `knobs`
 
@@ -30,21 +30,19 @@ import importlib
 import pkgutil
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
+# what holds where a method does not say
+UNSAID = {"FROZEN": (), "DRAWS": None, "RECORD": (), "SHARED": False}
 # what a knob may be
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive, NotNegative, Natural = PositiveFloat, NonNegativeFloat, NonNegativeInt
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]  # a share, but not all
 Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
 
 
-class Numbers(BaseModel):
+class Numbers(BaseModel, extra="forbid", strict=True, allow_inf_nan=False):
     """What a method's Knobs are: a few numbers, strict about names and types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def names():
@@ -53,5 +51,8 @@ def names():
 
 
 def load(name):
-    """The module of method `name`, one of `names()`."""
-    return importlib.import_module(f".{name}", __name__)
+    """The module of method `name`, one of `names()`, with all four of its capitals."""
+    module = importlib.import_module(f".{name}", __name__)
+    for fact, value in UNSAID.items():
+        vars(module).setdefault(fact, value)
+    return module

@@ -7,8 +7,6 @@ from . import Count, NotNegative, Numbers, Part
 
 FROZEN = ("old", "reference")
 DRAWS = "old"  # the policy at the round's start, where it does not lag
-RECORD = False
-SHARED = False
 
 
 class Knobs(Numbers):
@@ -25,9 +23,8 @@ class Knobs(Numbers):
 
 def rows(samples, knobs):
     """Every image of a group with different rewards, at `pairs` timesteps, with its advantage in [-1, 1]."""
-    entries = losses.told_apart(samples, advantage=losses.advantages(samples.reward, samples.group) / 5)
-    del entries["group"]
-    return losses.strata(entries, knobs.pairs)
+    advantage = losses.advantages(samples.reward, samples.group) / 5
+    return losses.strata(losses.told_apart(samples, advantage=advantage), knobs.pairs)
 
 
 def loss(nets, batch, knobs):

@@ -7,11 +7,6 @@ import torch
 from .. import losses
 from . import Count, Numbers
 
-FROZEN = ()
-DRAWS = None
-RECORD = False
-SHARED = False
-
 
 class Knobs(Numbers):
     best: Count = 1  # images of a prompt that are kept, as the source's
@@ -27,6 +22,5 @@ def rows(samples, knobs):
 
 def loss(nets, batch, knobs):
     """The denoising error."""
-    noised = losses.Noised(nets, batch)
-    error = noised.error(noised.predicted("policy"))
+    error = losses.Noised(nets, batch).error_of("policy")
     return error, {"error": error}

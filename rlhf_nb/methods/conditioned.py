@@ -10,11 +10,6 @@ import torch
 from .. import diffusion, losses
 from . import NotNegative, Numbers, Part, Positive, Share
 
-FROZEN = ()
-DRAWS = None
-RECORD = False
-SHARED = False
-
 
 class Knobs(Numbers):
     threshold: Share = 0.5  # an image is good from this reward on
@@ -41,8 +36,7 @@ def rows(samples, knobs):
 def loss(nets, batch, knobs):
     """The denoising error under text and label."""
     batch.text = labelled(batch.text, batch.side, knobs)
-    noised = losses.Noised(nets, batch)
-    error = noised.error(noised.predicted("policy"))
+    error = losses.Noised(nets, batch).error_of("policy")
     return error, {"error": error}
 
 
@@ -52,8 +46,7 @@ def draw(pipe, prompts, knobs, *, unet, **options):
     def mix(_, given, named, none):
         text = labelled(named["encoder_hidden_states"], 1, knobs)
         good = unet.forward(*given, **named | {"encoder_hidden_states": text})[0]
-        mixed = torch.lerp(none[0], good, knobs.w)  # exact at 0 and 1
-        return (mixed,) if isinstance(none, tuple) else type(none)(sample=mixed)
+        return (torch.lerp(none[0], good, knobs.w),)  # exact at 0 and 1
 
     with unet.register_forward_hook(mix, with_kwargs=True):
         return diffusion.sample(pipe, prompts, unet=unet, **options)

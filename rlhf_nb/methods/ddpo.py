@@ -13,10 +13,8 @@ import torch
 from .. import losses
 from . import Numbers, Positive
 
-FROZEN = ()
 DRAWS = "policy"
 RECORD = ("states", "log_probs")
-SHARED = False
 
 
 class Knobs(Numbers):
@@ -35,14 +33,14 @@ def rows(samples, knobs):
 
 def again(nets, batch):
     """The policy at the recorded steps: what it predicts, its Gaussian, and `given`, from where it led where:
-    (x_t, time, then, eta, x_next).
+    `place` (x_t, time, then, eta) and x_next.
     """
     i, k = torch.arange(len(batch.step), device=batch.step.device), batch.step
-    at = {"x_t": batch.states[i, k], "time": batch.times[i, k]}
-    at |= {"then": batch.times[i, k + 1], "eta": batch.etas[i, k].view(-1, 1, 1, 1)}
-    noise_pred = nets.policy(at["x_t"], at["time"], batch.text)
-    gaussian = losses.reverse_step(nets.scheduler, noise_pred, *at.values())
-    given = SimpleNamespace(**at, x_next=batch.states[i, k + 1], at=(i, k))
+    x_t, time, then = batch.states[i, k], batch.times[i, k], batch.times[i, k + 1]
+    place = x_t, time, then, batch.etas[i, k].view(-1, 1, 1, 1)
+    noise_pred = nets.policy(x_t, time, batch.text)
+    gaussian = losses.reverse_step(nets.scheduler, noise_pred, *place)
+    given = SimpleNamespace(place=place, x_next=batch.states[i, k + 1], at=(i, k))
     return noise_pred, *gaussian, given
 
 

@@ -6,7 +6,7 @@ import math
 
 from .. import losses
 from . import Count, NotNegative, Numbers, Part, Positive
-from .awm import DRAWS, FROZEN, RECORD, after  # noqa: F401
+from .awm import DRAWS, FROZEN, after  # noqa: F401
 
 SHARED = True
 
@@ -28,7 +28,8 @@ def rows(samples, knobs):
     to nothing.
     """
     advantage = losses.advantages(samples.reward, samples.group, most=math.inf)
-    return losses.strata(losses.told_apart(samples, advantage=advantage), knobs.pairs, knobs.low)
+    entries = losses.told_apart(samples, advantage=advantage, group=samples.group)
+    return losses.strata(entries, knobs.pairs, knobs.low)
 
 
 def loss(nets, batch, knobs):

@@ -12,8 +12,6 @@ from .. import losses
 from . import NotNegative, Numbers, Positive
 
 FROZEN = ("reference",)
-DRAWS = None
-RECORD = False
 SHARED = True
 
 
@@ -37,8 +35,8 @@ def rows(samples, knobs):
 def loss(nets, batch, knobs):
     """-log sigmoid(-beta / 2 ((d - d_ref) of the better - (d - d_ref) of the worse)), d the error."""
     noised = losses.Noised(nets, batch)
-    error = noised.error(noised.predicted("policy"))
-    gained = (error - noised.error(noised.predicted("reference"))).view(-1, 2)
+    error = noised.error_of("policy")
+    gained = (error - noised.error_of("reference")).view(-1, 2)
     logit = -knobs.beta_dpo / 2 * (gained[:, 0] - gained[:, 1])
     terms = -F.logsigmoid(logit) + knobs.anchor * error.view(-1, 2)[:, 0]
     log = {"logit": logit.abs(), "right": (logit > 0).float()}

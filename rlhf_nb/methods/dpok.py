@@ -9,7 +9,7 @@ from typing import Literal
 
 from .. import losses
 from . import NotNegative, Numbers, Positive
-from .ddpo import DRAWS, RECORD, SHARED, again, rows  # noqa: F401
+from .ddpo import DRAWS, RECORD, again, rows  # noqa: F401
 
 FROZEN = ("reference",)
 
@@ -26,11 +26,10 @@ def divergence(nets, noise_pred, mean, deviation, given, text, form):
 
     "prediction": mean square of what both predict; "step": of their Gaussians, (mean - mean_ref)^2 / 2 s^2.
     """
-    reference = nets.reference(given.x_t, given.time, text)
+    reference = nets.reference(*given.place[:2], text)
     if form == "prediction":
         return losses.gap(noise_pred, reference)
-    place = given.x_t, given.time, given.then, given.eta
-    other, _ = losses.reverse_step(nets.scheduler, reference, *place)
+    other, _ = losses.reverse_step(nets.scheduler, reference, *given.place)
     return losses.gap(mean / deviation, other / deviation) / 2
 
 

@@ -12,7 +12,6 @@ from . import NotNegative, Numbers
 FROZEN = ("reference", "decoder", "reward")
 DRAWS = "policy"
 RECORD = ("states",)
-SHARED = False
 
 
 class Knobs(Numbers):

@@ -8,7 +8,7 @@ all steps; the plain one has both only near the drawer, and the last noisy steps
 
 from .. import losses
 from . import Count, Natural, NotNegative, Numbers, Positive
-from .ddpo import DRAWS, SHARED, again, rows  # noqa: F401
+from .ddpo import DRAWS, again, rows  # noqa: F401
 from .dpok import divergence
 
 FROZEN = ("reference",)
@@ -35,8 +35,7 @@ def loss(nets, batch, knobs):
     """max(-A ratio, -A clipped ratio) + kl KL."""
     noise_pred, mean, deviation, given = again(nets, batch)
     predicted = batch.predicted[given.at]
-    place = given.x_t, given.time, given.then, given.eta
-    former, _ = losses.reverse_step(nets.scheduler, predicted, *place)
+    former, _ = losses.reverse_step(nets.scheduler, predicted, *given.place)
     if knobs.guarded:
         z = (given.x_next - former) / deviation
         ratio = (-(z * (noise_pred - predicted)).mean((1, 2, 3))).exp()

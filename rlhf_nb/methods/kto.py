@@ -9,9 +9,6 @@ from .. import losses
 from . import NotNegative, Numbers, Positive, Share
 
 FROZEN = ("reference",)
-DRAWS = None
-RECORD = False
-SHARED = False
 
 
 class Knobs(Numbers):
@@ -32,9 +29,7 @@ def rows(samples, knobs):
 def loss(nets, batch, knobs):
     """1 - sigmoid(y beta (d_ref - d - kappa)), d the error, y the side; kappa = max(0, the group's mean)."""
     noised = losses.Noised(nets, batch)
-    policy = noised.error(noised.predicted("policy"))
-    reference = noised.error(noised.predicted("reference"))
-    gained = reference - policy
+    gained = noised.error_of("reference") - noised.error_of("policy")
     kappa = gained.detach().view(-1, batch.unit).mean(1).clamp(min=0)
     kappa = kappa.repeat_interleave(batch.unit)
     logit = batch.side * knobs.beta_kto * (gained - kappa)

@@ -8,7 +8,7 @@ import torch
 
 from .. import losses
 from . import Count, NotNegative, Numbers, Part, Positive
-from .awm import DRAWS, FROZEN, RECORD, SHARED, after  # noqa: F401
+from .awm import DRAWS, FROZEN, after  # noqa: F401
 
 
 class Knobs(Numbers):
@@ -31,7 +31,6 @@ def rows(samples, knobs):
     if knobs.optimality == "advantage":
         good = 0.5 + losses.advantages(samples.reward, samples.group) / 10
         entries = losses.told_apart(samples, good=good)
-        del entries["group"]
     return losses.strata(entries, knobs.pairs)
 
 

@@ -10,11 +10,6 @@ from pydantic import Field
 from .. import losses
 from . import NotNegative, Numbers
 
-FROZEN = ()
-DRAWS = None
-RECORD = False
-SHARED = False
-
 
 class Knobs(Numbers):
     beta: NotNegative = 0.06  # weight of the pre-training term

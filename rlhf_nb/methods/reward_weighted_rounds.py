@@ -1,5 +1,5 @@
 """Eq. 2 with fresh images in rounds: the policy draws, the reward scores, reward_weighted trains."""
 
-from .reward_weighted import FROZEN, RECORD, SHARED, Knobs, loss, rows  # noqa: F401
+from .reward_weighted import Knobs, loss, rows  # noqa: F401
 
 DRAWS = "policy"

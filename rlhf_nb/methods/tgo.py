@@ -9,9 +9,6 @@ from .. import losses
 from . import NotNegative, Numbers, Positive
 
 FROZEN = ("reference",)
-DRAWS = None
-RECORD = False
-SHARED = False
 
 
 class Knobs(Numbers):
@@ -31,9 +28,8 @@ def rows(samples, knobs):
 def loss(nets, batch, knobs):
     """(1 + c |R - tau|) cross-entropy of [R >= tau] under the logit beta / T (d_ref - d), d the error."""
     noised = losses.Noised(nets, batch)
-    policy = noised.error(noised.predicted("policy"))
-    reference = noised.error(noised.predicted("reference"))
-    logit, good = knobs.beta_tgo * (reference - policy), (batch.above >= 0).float()
+    gained = noised.error_of("reference") - noised.error_of("policy")
+    logit, good = knobs.beta_tgo * gained, (batch.above >= 0).float()
     terms = F.binary_cross_entropy_with_logits(logit, good, reduction="none")
     log = {"logit": logit.abs(), "right": ((logit > 0) == (good > 0)).float()}
     return terms * (1 + knobs.confidence * batch.above.abs()), log

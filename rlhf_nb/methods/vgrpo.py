@@ -6,7 +6,7 @@ from typing import Literal
 
 from .. import losses
 from . import Count, NotNegative, Positive, awm
-from .awm import DRAWS, FROZEN, RECORD, after, loss  # noqa: F401
+from .awm import DRAWS, FROZEN, after, loss  # noqa: F401
 
 SHARED = True
 
@@ -35,4 +35,5 @@ def rows(samples, knobs):
         advantage = knobs.tanh_eta * (advantage / knobs.tanh_eta).tanh()
     if knobs.shaping == "slas":
         advantage = losses.super_linear(advantage, knobs.slas_gamma)
-    return losses.strata(losses.told_apart(samples, advantage=advantage), knobs.pairs)
+    entries = losses.told_apart(samples, advantage=advantage, group=samples.group)
+    return losses.strata(entries, knobs.pairs)

@@ -22,7 +22,7 @@ def lines(table, names, findings, by="source", colours=SOURCES, xlabel=GAIN):
     """
     axis, drawn = figures.panel(0.42 * len(names) + 1.4), {}
     for (kind, colour), shift in zip(colours.items(), np.linspace(-0.14, 0.14, len(colours)), strict=True):
-        of = table[(table[by] == kind) & table.name.isin(names)]
+        of = table.query(f"`{by}` == @kind and name in @names")
         if len(of):
             drawn[kind] = colour
             figures.marks(axis, of.name.map(names.index) + shift, of, colour, "difference")

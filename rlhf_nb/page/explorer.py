@@ -64,8 +64,8 @@ class Explorer(Panel):
         self.prompt = w.Text(description="prompt", placeholder="type, then enter", continuous_update=False)
         self.noise = w.BoundedIntText(seed, max=2**31 - 1, description="noise")
         self.button = w.Button(description="Draw", button_style="primary")
-        self.prompt.observe(self.draw, "value")
-        self.noise.observe(self.draw, "value")
+        for field in (self.prompt, self.noise):
+            field.observe(self.draw, "value")
         self.button.on_click(self.draw)
         self.prompt.layout.width = "33rem"
         rows = self.menus.values(), [self.prompt], [self.button, self.noise]
@@ -90,8 +90,10 @@ class Explorer(Panel):
         try:
             self.pair.value = self._drawn(*asked, want)
         except Exception as error:  # a widget has no place for a traceback
-            self.pair.value, self.shown, why = "", None, html.escape(config.cause(error))
-            self.status.value = f'<span class="no">This did not work: {why}.</span>'
+            self.pair.value, self.shown = "", None
+            self.status.value = (
+                f'<span class="no">This did not work: {html.escape(config.cause(error))}.</span>'
+            )
             return
         told = f"No caption that the models learnt from had: {', '.join(strange)}."
         self.status.value = told * bool(strange and self.known)
@@ -99,10 +101,10 @@ class Explorer(Panel):
     def _drawn(self, prompt, seed, want):
         """The pictures, with what is read in them, as HTML."""
         self.pipe.to([*self.unets.values()][-1].device)  # a training may have left it elsewhere
-        own, parts = html.escape(prompt), ""
+        parts = ""
         for name, unet in self.unets.items():
             [image] = diffusion.sample(self.pipe, [prompt], unet=unet, seed=seed, **self.drawing)
-            picture = PICTURE.format(f"{name} model: {own}", b64encode(png(image)).decode())
+            picture = PICTURE.format(f"{name} model: {html.escape(prompt)}", b64encode(png(image)).decode())
             words = reading(self.reader, image, want) if self.reader else ""
             parts += f'<div class="{name}"><h3>{name.capitalize()} model</h3>{picture}{words}</div>'
         return f'<div class="pair">{parts}</div>'

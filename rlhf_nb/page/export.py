@@ -27,23 +27,23 @@ POOL, GALLERY = 48, 30  # pictures to label, and to rank
 
 
 class Function(nn.Module):
-    """A function of tensors, with the weights of the modules it calls."""
+    """A function of tensors, with the weights of the module it calls."""
 
-    def __init__(self, call, *parts):
+    def __init__(self, call, part):
         super().__init__()
-        self.call, self.parts = call, nn.ModuleList(parts)
+        self.call, self.part = call, part
 
     def forward(self, *inputs):
         return self.call(*inputs)
 
 
 def functions(pipe, eye, clip, score):
-    """What the page computes with but the U-Nets: {name: (module, example inputs)}.
+    """What the page computes with but the U-Nets: {name: (function, the module it calls, example inputs)}.
 
     Token ids (B, L) are int32, images uint8 (B, H, W, 3); the rest is float.
     """
     vae, towers, length = pipe.vae, clip.model, pipe.tokenizer.model_max_length
-    side = pipe.unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (clip.processor.image_mean, clip.processor.image_std))
 
     def decode(latents):
@@ -55,7 +55,7 @@ def functions(pipe, eye, clip, score):
 
     def see(images):
         x = (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
-        return towers.visual_projection(towers.vision_model(x).pooler_output)
+        return clip.projected(x)
 
     def words(ids):
         return towers.text_projection(towers.text_model(ids.long()).pooler_output)
@@ -64,40 +64,34 @@ def functions(pipe, eye, clip, score):
     ids[:, -1] = pipe.tokenizer.eos_token_id
     feature = torch.randn(2, clip.width)
     return {
-        "text": (Function(lambda ids: pipe.text_encoder(ids.long())[0], pipe.text_encoder), [ids]),
-        "decoder": (Function(decode, vae), [_latents(pipe.unet)]),
-        "judge": (Function(read, eye), [images]),
-        "vision": (Function(see, towers), [images]),
-        "words": (Function(words, towers), [ids]),
-        "reward": (
-            Function(lambda a, b: score.model(a, b[:, None]).squeeze(1), score.model),
-            [feature, feature],
-        ),
+        "text": (lambda ids: pipe.text_encoder(ids.long())[0], pipe.text_encoder, [ids]),
+        "decoder": (decode, vae, [_latents(pipe.unet)]),
+        "judge": (read, eye, [images]),
+        "vision": (see, towers, [images]),
+        "words": (words, towers, [ids]),
+        "reward": (lambda a, b: score.model(a, b[:, None]).squeeze(1), score.model, [feature, feature]),
     }
 
 
 def _latents(unet):
-    shape = unet.config
-    return torch.randn(2, shape.in_channels, shape.sample_size, shape.sample_size)
+    return torch.randn(2, *diffusion.latent_size(unet))
 
 
 def predictor(unet, length):
     """A U-Net as `functions` has the rest: latents, times (B,) and text (B, L, D) -> what it predicts."""
     text = torch.randn(2, length, unet.config.cross_attention_dim)
-    module = Function(lambda x, t, text: unet(x, t, text).sample, unet)
-    return module, [_latents(unet), torch.full((2,), 500.0), text]
+    return diffusion.predictor(unet), unet, [_latents(unet), torch.full((2,), 500.0), text]
 
 
-def graph(module, inputs):
-    """The bytes of a module's ONNX graph for any batch; weights are stored in half precision."""
+def graph(call, part, inputs):
+    """The bytes of a function's ONNX graph for any batch; the weights of its `part` are in half precision."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    names, stream, module = [f"in{i}" for i in range(len(inputs))], io.BytesIO(), module.cpu().eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter(
-            "ignore"
-        )  # the tracer is the old one, which takes a second in place of a minute
+    names, stream = [f"in{i}" for i in range(len(inputs))], io.BytesIO()
+    module = Function(call, part).cpu().eval()
+    # the tracer is the old one, which takes a second in place of a minute, and warns
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         out = module(*inputs)
         outs = [f"out{i}" for i in range(len(out) if isinstance(out, list) else 1)]
         torch.onnx.export(
@@ -170,11 +164,11 @@ def pictures(images, labels):
     (base 64), "prompt", what "panel" and "judge" say, and eight sentences, its own first.
     """
     rng = np.random.default_rng([0, 6])
-    rows = labels[(labels.category == "combination") & (labels.label != 0.5) & labels.truth.notna()]
+    rows = labels.dropna(subset="truth").query("category == 'combination' and label != 0.5")
     found = {}
     for name, use, size in (("pool", "label", POOL), ("gallery", "test", GALLERY)):
         of = rows[rows.use == use].sample(frac=1, random_state=rng).drop_duplicates("prompt")
-        halves = [of.index[(of.label > 0.5) == good][: size // 2] for good in (True, False)]
+        halves = [of.query(f"label {side} 0.5").index[: size // 2] for side in (">", "<")]
         found[name] = [_shown(images, labels, row, rng) for row in rng.permutation(np.concatenate(halves))]
     return found
 
@@ -201,22 +195,21 @@ def write(folder, runtime, *, pipe, eye, clip, score, tuned=None, shown=None, **
     made["base"] = predictor(pipe.unet, length)
     if tuned:
         made["tuned"] = predictor(tuned, length)
-    sizes = {path.name: script(folder / "models", path.name, path.read_bytes()) for path in runtime.iterdir()}
-    sizes |= {name: script(folder / "models", name, graph(*of)) for name, of in made.items()}
+    contents = {path.name: path.read_bytes() for path in runtime.iterdir()}
+    contents |= {name: graph(*of) for name, of in made.items()}
     if shown:
-        sizes["pictures"] = script(folder / "models", "pictures", json.dumps(shown).encode())
-    latents = made["base"][1][0].shape[1:]
+        contents["pictures"] = json.dumps(shown).encode()
+    sizes = {name: script(folder / "models", name, content) for name, content in contents.items()}
     learning = stages.Reward().model_dump(include={"lam", "temperature", "lr"})
     told = {
         "sizes": sizes,
-        "latents": list(latents),
+        "latents": diffusion.latent_size(pipe.unet),
         "tokenizer": tokens(pipe.tokenizer),
         "schedule": schedule(pipe.scheduler),
         "vocabulary": vocabulary(),
         "classes": judge.CLASSES,
         "learning": {**learning, "hidden": 128, "updates": 200, "warmup": 20, "decay": 0.05, "clip": 1.0},
-        "guidance": stages.Generate().guidance,
-        "steps": stages.Generate().steps,
+        **stages.Generate().model_dump(include={"guidance", "steps"}),
         **about,
     }
     (folder / "about.js").write_text(f"const about = {json.dumps(told)};\n")
@@ -228,10 +221,10 @@ def parts(runs):
 
     def finished(stage, part, shipped=""):
         """(the part of a stage, or a shipped folder, or None, and the settings it was made with)."""
-        if (runs / stage / "manifest.json").exists():
-            return runs / stage / part, read_json(runs / stage / "manifest.json", "settings")["settings"]
-        known = shipped and (hub.ASSETS / shipped).exists()
-        return (hub.ASSETS / shipped if known else None), {}
+        made, known = runs / stage / "manifest.json", hub.ASSETS / shipped
+        if made.exists():
+            return runs / stage / part, read_json(made, "settings")["settings"]
+        return (known if shipped and known.exists() else None), {}
 
     aligned, training = finished("align", "unet", "tuned")
     learnt, learning = finished("reward", "model", "reward")

@@ -38,7 +38,7 @@ def costs(logs, clocks):
 
 def shipped(curve):
     """The U-Net's updates as it is shipped: those of its last point "inside", else all."""
-    own = curve[curve.model == "unet"]
+    own = curve.query("model == 'unet'")
     return (own[own.inside] if own.inside.any() else own).updates.max()
 
 
@@ -50,7 +50,7 @@ def points(path):
     """
     kinds = {"model": str, "updates": int, "error": float, "all": float, "inside": bool}
     curve = files.read_table(path, kinds)
-    own = curve[curve.model == "unet"].to_dict("records")
+    own = curve.query("model == 'unet'").to_dict("records")
     if not own:
         raise files.ArtifactError(f"{path} says nothing of a model 'unet': restore it")
     first, last = own[0], own[-1]

@@ -16,7 +16,7 @@ from . import differences
 from .tables import EFFECT, SPLITS, lead, read
 
 CLAIMS = points.SWEEPS.with_name("claims.yaml")
-WORDS = ("code", "claim", "paper", "over", "where")
+WORDS = "code claim paper over where".split()
 LINE = [*WORDS[:3], "here", "over", "verdict", "after Holm", "where"]
 ORDER = ("borne out", "refuted", "undecided", "no result", "to see")  # the sure ones first
 COLOURS = {"borne out": figures.GOOD, "refuted": figures.BAD, "undecided": "grey"}  # as pictures are framed
@@ -112,11 +112,11 @@ def found(run):
 
     The verdict "after Holm" is what remains when all lines are corrected together.
     """
-    claims = config.read(CLAIMS)["claims"]
-    table = pd.DataFrame([line for claim in claims for line in lines_of(run, claim)])
+    lines = [line for claim in config.read(CLAIMS)["claims"] for line in lines_of(run, claim)]
+    table = pd.DataFrame(lines)
     table = table.sort_values("code", kind="stable", ignore_index=True)
     table = table.replace(" prompt classification", " L_pc", regex=True)
-    known = table[table.high > table.low]
+    known = table.query("high > low")
     scaled = 2 * known.difference.abs() / (known.high - known.low)
     p = 2 * t.sf(scaled * t.ppf(0.975, known.free), known.free)
     table.loc[known.index, "p"] = intervals.holm(p)
@@ -134,7 +134,7 @@ def main_lines(table):
     """
     lines = []
     for code, about in config.read(CLAIMS)["main"].items():
-        of = table[table.code == code]
+        of = table.query("code == @code")
         ends = of["after Holm"].value_counts()
         first = of.iloc[0] if len(of) else {"here": "", "after Holm": "to see"}
         verdict = first["after Holm"]
@@ -149,8 +149,8 @@ def main_lines(table):
 def summary(table):
     """How many lines of a table ended how, in words."""
     ends = table["after Holm"].value_counts()
-    said = [*ORDER[:3], *(word for word in ORDER[3:] if word in ends)]
-    return ", ".join(f"{ends.get(word, 0)} {word}" for word in said)
+    told = [f"{ends.get(word, 0)} {word}" for word in ORDER if word in ends or word in ORDER[:3]]
+    return ", ".join(told)
 
 
 def listed(main):
@@ -162,9 +162,14 @@ def listed(main):
 
 def forest(main):
     """Show how far each of the `main_lines` is from being undecided, in half-widths of its interval."""
-    known = main[main["after Holm"] != "to see"]
+    known = main.query("`after Holm` != 'to see'")
     names = [textwrap.fill(f"{row.code} {row.claim}", 36) for row in known.itertuples()]
     scaled = known[EFFECT].mul(0.02 / (known.high - known.low), axis=0).assign(name=names)
-    title = f"Of {len(known)} claims: {summary(known)}"
-    effect = "effect, in half-widths of its interval"
-    differences.lines(scaled.join(known["after Holm"]), names, [title], "after Holm", COLOURS, effect)
+    differences.lines(
+        scaled.join(known["after Holm"]),
+        names,
+        [f"Of {len(known)} claims: {summary(known)}"],
+        "after Holm",
+        COLOURS,
+        "effect, in half-widths of its interval",
+    )

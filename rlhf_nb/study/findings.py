@@ -17,10 +17,10 @@ VERBS = {  # what a verdict says of a gain
     "refuted": "gained less than",
     "undecided": "could not be told apart from",
 }
-DIALS = [  # settings that tell points apart
-    *("arm", "updates", "power", "beta", "baseline", "rows_by", "model_batch", "pre_batch"),
-    *("raters", "error", "label_share", "unlabelled", "drawing_guidance", "objects"),
-]
+DIALS = (  # settings that tell points apart
+    "arm updates power beta baseline rows_by model_batch pre_batch raters error label_share unlabelled "
+    "drawing_guidance objects"
+).split()
 
 
 def gains(scale, names):

@@ -93,12 +93,14 @@ def learnt(run, clip, images, rows):
         pictures, rows, wants = eye.labelled("use == 'label'")
         of_images = clip.images(pictures)
     else:
-        of_images, rows = features(clip, images)[0][rows.label.notna()], rows[rows.label.notna()]
+        has, (of_images, _) = rows.label.notna(), features(clip, images)
+        of_images, rows = of_images[has], rows[has]
         wants = prompts.wants(rows)
     labels = torch.tensor(rows.label.to_numpy()).float()
     among = reward.candidates(clip, wants, given["candidates"], seed, *heads.grammar(s.scale))
     how = {name: given[name] for name in points.HEAD}
-    return reward.fit(clip, of_images, *among, labels, seed=seed, **how)[0], len(labels)
+    score, _ = reward.fit(clip, of_images, *among, labels, seed=seed, **how)
+    return score, len(labels)
 
 
 def weigh(settings, clip, images, rows, score):
@@ -160,11 +162,17 @@ def train(run, pipe, reader, clip, table):
             bar.update(row["step"] - bar.n)
     pipe.to(unet.device)  # training needed the place of its other parts
     weight = weight**power * (weight > 0)
-    purity = weight[rows.truth > 0.5].sum() / weight.sum()
-    about = {"purity": purity, "labels": labels, "images": s.kept or len(weight)}
-    about["spent"], about["drawn"] = price.of(run.settings)
-    curve = [row | {"step": row["step"] / run.settings.updates} for row in watch.curve] if watch else []
-    return unet, about | {"trained": run.settings.updates, "curve": json.dumps(curve)}
+    updates, (spent, drawn) = run.settings.updates, price.of(run.settings)
+    curve = [row | {"step": row["step"] / updates} for row in watch.curve] if watch else []
+    return unet, {
+        "purity": weight[rows.truth > 0.5].sum() / weight.sum(),
+        "labels": labels,
+        "images": s.kept or len(weight),
+        "spent": spent,
+        "drawn": drawn,
+        "trained": updates,
+        "curve": json.dumps(curve),
+    }
 
 
 @torch.inference_mode()
@@ -184,10 +192,11 @@ def apart(pipe, unet, count=256):
     return {"drift": float(drift), "denoising": float(error)}
 
 
-def measure(draw, guidances, reader, score, asked, settings):
-    """A row for every guidance: what the judge and the reward say of images of `asked`, rows of prompts.
+def measure(draw, guidances, reader, score, asked, settings, mixed=1.0):
+    """A row for every guidance: what the judge and the reward say of images of `asked`, a split's prompts.
 
-    draw(sentences, **options) -> images, options as in `diffusion.sample`.
+    draw(sentences, **options) -> images, options as in `diffusion.sample`; `mixed` is how far from the base
+    to the tuned model it goes.
 
     There are `repeats` images of each prompt; how they compare with real scenes is told, too. "hits" holds
     every single verdict, in the order of the prompts, so that tests can be paired afterwards.
@@ -203,6 +212,8 @@ def measure(draw, guidances, reader, score, asked, settings):
         hits, fake = reader.examine(images, wants), reader.features(images)
         number = hits.pop("number")
         yield {
+            "split": asked.split.iloc[0],
+            "mixed": mixed,
             "guidance": guidance,
             "n": n,
             **{name: hit.mean() for name, hit in hits.items()},
@@ -237,16 +248,14 @@ def main(settings):
     if settings.arm != "none" and hasattr(method, "draw"):  # one that draws in a way of its own
         draw = partial(method.draw, pipe, knobs=method.Knobs(**settings.knobs), unet=unet)
     for split in settings.splits:
-        asked = table[table.split == split].head(settings.prompts)
-        measured = measure(draw, guidances, reader, score, asked, settings)
-        rows += [{"split": split, "mixed": 1.0, **row, **about} for row in measured]
+        asked = table.query("split == @split").head(settings.prompts)
+        rows += measure(draw, guidances, reader, score, asked, settings)
         if settings.own_best and split == "validation":
             guidances = sorted({1.0, max(rows, key=lambda row: row["all"])["guidance"]})
             for lam in settings.mixing:
                 mixed = partial(mixing.draw, pipe, knobs=mixing.Knobs(lam=lam), unet=unet)
-                measured = measure(mixed, guidances[-1:], reader, score, asked, settings)
-                rows += [{"split": split, "mixed": lam, **row, **about} for row in measured]
-    run.csv("rows.csv", rows)
+                rows += measure(mixed, guidances[-1:], reader, score, asked, settings, lam)
+    run.csv("rows.csv", [row | about for row in rows])
     run.finish()
 
 

@@ -1,23 +1,19 @@
 """The points of experiments, settings and a seed each: sweeps.yaml read, and a key for every point."""
 
-import hashlib
-import json
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from .. import config
+from .. import config, files
 from ..bounds import Few
 from ..stages import EXECUTION, Study
 
 SWEEPS = Path(config.__file__).parents[1] / "notebooks" / "sweeps.yaml"
-MEASURING = (  # all that bears on the base model
-    *("arm", "scale", "splits", "prompts", "repeats", "guidances", "own_best", "steps", "renders"),
-    *("pipeline", "judge", "clip"),
-)
-HEAD = ("updates", "lr", "hidden", "lam", "temperature", "batch")  # of stage `reward`: how its head learns
+# all that bears on the base model
+MEASURING = "arm scale splits prompts repeats guidances own_best steps renders pipeline judge clip".split()
+HEAD = "updates lr hidden lam temperature batch".split()  # of stage `reward`: how its head learns
 
 
 class Grid(BaseModel, extra="allow"):
@@ -34,10 +30,8 @@ class Sweep(BaseModel, extra="allow"):
     vary: list[Grid] = Field(min_length=1)
 
 
-class Plan(BaseModel):
+class Plan(BaseModel, extra="forbid"):
     """The whole of sweeps.yaml."""
-
-    model_config = ConfigDict(extra="forbid")
 
     scales: dict[str, dict[str, Any]]
     sweeps: dict[str, Sweep]
@@ -48,7 +42,7 @@ def key(settings):
     given = settings.model_dump(mode="json", exclude=set(EXECUTION))
     if settings.arm == "none":
         given = {name: given[name] for name in MEASURING}
-    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
+    return files.json_digest(given)[:12]
 
 
 def nested(given):

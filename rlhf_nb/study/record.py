@@ -4,8 +4,6 @@ python -m rlhf_nb.study.record      every finished point into book/records/study
 """
 
 import contextlib
-import hashlib
-import json
 import sys
 from itertools import compress
 from operator import itemgetter
@@ -20,14 +18,11 @@ from ..bounds import Split
 from ..stages import Study
 from . import points
 
-MEASURES = [
-    *("frechet", "reward", "vendi", "diversity", "saturated", "duplicated"),
-    *("purity", "labels", "images", "seconds"),
-]
+MEASURES = "frechet reward vendi diversity saturated duplicated purity labels images seconds".split()
 BEHIND = {  # settings of other stages that a point's rows rest on
-    "generate": ("seed", "guidance", "steps", "per_simple", "per_combination"),
-    "feedback": ("seed", "raters", "careless", "aggregation"),
-    "reward": ("candidates", *points.HEAD),
+    "generate": "seed guidance steps per_simple per_combination".split(),
+    "feedback": "seed raters careless aggregation".split(),
+    "reward": ["candidates", *points.HEAD],
 }
 RECORD = points.SWEEPS.parents[1] / "book" / "records" / "study.csv"
 POINT = ["key", "split", "guidance", "mixed"]  # what a row is of
@@ -50,7 +45,7 @@ def basis(scale):
     people = raters[~raters.rater.str.fullmatch(r"simulated-\d+|careless")]
     if len(people):
         parts.append(people[["rater", "labels"]].to_numpy().tolist())
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    return files.json_digest(parts)[:12]
 
 
 def finished(scale):
@@ -74,8 +69,8 @@ def known(scale):
     parts = [files.read_table(RECORD, ROW | ORIGIN, "restore it").assign(source="recorded")]
     for made in finished(scale):
         rows = files.read_table(runs.result(scale, made["stage"], "rows.csv"), ROW)
-        about = {"made": made["finished"][:10], "device": made["device"], "seconds": made["seconds"]}
-        parts.append(rows.assign(**about, asked=basis(scale), source="this run"))
+        rows = rows.assign(made=made["finished"][:10], device=made["device"], seconds=made["seconds"])
+        parts.append(rows.assign(asked=basis(scale), source="this run"))
     rows = pd.concat(parts, ignore_index=True)
     whole = 1.0  # of the way from base to tuned model; older rows know no other
     return rows.assign(mixed=rows.mixed.fillna(whole) if "mixed" in rows else whole)
@@ -118,14 +113,14 @@ def record(scale="toy"):
     last = {name: new[-1][name] for name in ("inputs", "versions", "device", "finished")}
     about = {"command": "make sweeps", "points": kept.key.nunique(), "last added": last}
     files.write_text(RECORD, rows.to_csv(index=False))
-    files.write_text(RECORD.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
+    files.write_json(RECORD.with_suffix(".json"), about)
     print(f"{len(kept)} rows of {kept.key.nunique()} points in {RECORD.name}")
 
 
 def sweep(scale, name):
     """The rows of sweep `name`, described, that rest on what this machine's do; and a sentence on them."""
     wanted, rows = points.points(points.SWEEPS, scale, [name]), described(known(scale))
-    rows = rows[rows.key.isin(wanted) & (rows.mixed == 1)]
+    rows = rows.query("key in @wanted and mixed == 1")
     same = rows.asked == (basis(scale) if len(rows) else "")
     here = rows[same].drop_duplicates([*POINT, "source"], keep="last")
     here.loc[here.arm == "constant", "power"] = 0.0  # one weight for all is any weight to the power 0

@@ -177,7 +177,7 @@ def loss(images, labels, batch, seed):
 
 def in_chunks(judge, method, images):
     """What a method of the judge makes of uint8 images (B, H, W, 3), a few at once: a list."""
-    parts = [diffusion.pixels(images[i : i + 256]) for i in range(0, len(images), 256)]
+    parts = map(diffusion.pixels, hub.chunks(images, 256))
     return [flops.spend(partial(getattr(judge, method), x), judge, method, x.shape) for x in parts]
 
 

@@ -3,7 +3,6 @@
 Every loss is a `loss_at(model, step)` for train.loop whose batch and noise follow from (seed, step) alone.
 """
 
-import json
 import time
 
 import numpy as np
@@ -50,7 +49,7 @@ def fit(model, loss_at, plan, folder, path):
         now = time.perf_counter()
         if str(row["step"]) not in took:  # else it was done by an earlier start
             took[str(row["step"])] = now - last
-            files.write_text(clock, json.dumps(took))
+            files.write_json(clock, took)
         last = now
         bar.update(row["step"] - bar.n)
     state = {name: v.half() if v.is_floating_point() else v for name, v in model.state_dict().items()}
@@ -164,18 +163,19 @@ def token_ids(tokenizer, captions):
 
 
 @torch.inference_mode()
-def text_states(clip_model, tokenizer, captions):
-    """Outputs (N, D) of the text tower before its projection; each unique caption is encoded once."""
-    unique, rows = np.unique(captions, return_inverse=True)
-    parts = token_ids(tokenizer, unique).to(clip_model.device).split(1024)
-    return torch.cat([clip_model.text_model(part).pooler_output.cpu() for part in parts])[rows]
-
-
 def near_misses(clip_model, tokenizer, captions, seed):
-    """Text states (N, D) of captions, and (N, K, D) of K captions each that are `altered`."""
+    """Text states (N, D) of captions, and (N, K, D) of K captions each that are `altered`.
+
+    They are outputs of the text tower before its projection; each unique caption is encoded once.
+    """
     rng = np.random.default_rng(seed)
     wrong = [other for caption in captions for other in altered(caption, rng)]
-    pooled, near = (text_states(clip_model, tokenizer, texts) for texts in (captions, wrong))
+
+    def states(tokens):
+        return clip_model.text_model(tokens.input_ids).pooler_output
+
+    given = tokenizer, states, clip_model.device, 1024
+    pooled, near = (table[rows] for table, rows in (hub.each_once(of, *given) for of in (captions, wrong)))
     return pooled, near.view(len(pooled), -1, pooled.shape[1])
 
 

@@ -212,7 +212,7 @@ def rounds(box):
     folder = box.folder / "rounds"
     asked = SimpleNamespace(count=1, prompts=1, images=2, guidance=1.0, steps=1)
     settings = SimpleNamespace(seed=0, rounds=asked, model_batch=2, accumulate=1)
-    method = SimpleNamespace(RECORD=False, DRAWS="policy")
+    method = SimpleNamespace(RECORD=(), DRAWS="policy")
     unets = nets.Nets(box.pipe, box.pipe.unet)
     of = SimpleNamespace(settings=settings, engine=box.engine, method=method, knobs=None, nets=unets)
     drawing = rollout.Rounds(

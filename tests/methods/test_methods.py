@@ -173,7 +173,7 @@ def old_and_reference():
     return SimpleNamespace(
         FROZEN=("old", "reference"),
         DRAWS="old",
-        RECORD=False,
+        RECORD=(),
         SHARED=True,
         Knobs=knobs,
         rows=lambda samples, knobs: {"row": torch.arange(len(samples)), "group": samples.group},

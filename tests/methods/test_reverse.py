@@ -117,9 +117,8 @@ def test_the_guarded_ratio_is_the_published_one_with_the_noise_that_was_drawn(pi
     ratio = grpo.loss(made, batch, grpo.Knobs())[1]["ratio"]
     _, mean, s, given = ddpo.again(made, batch)
     predicted = batch.predicted[given.at]
-    place = given.x_t, given.time, given.then, given.eta
-    former, _ = losses.reverse_step(made.scheduler, predicted, *place)
-    slope = losses.reverse_step(made.scheduler, torch.ones(3, 4, 8, 8), 0 * given.x_t, *place[1:])[0]
+    former, _ = losses.reverse_step(made.scheduler, predicted, *given.place)
+    slope = losses.reverse_step(made.scheduler, torch.ones(3, 4, 8, 8), 0 * former, *given.place[1:])[0]
     assert (slope < 0).all()
     gap = losses.log_prob(given.x_next, mean, s) - losses.log_prob(given.x_next, former, s)
     gap = gap + losses.gap(mean / s, former / s) / 2
@@ -135,8 +134,8 @@ def test_the_divergence_of_steps_is_that_of_predictions_in_the_steps_units(pipe)
     made, batch = moved(pipe, by)
     dpok, given = methods.load("dpok"), methods.load("ddpo").again(made, batch)
     prediction, step = (dpok.divergence(made, *given, None, form) for form in ("prediction", "step"))
-    place = given[3].time, given[3].then, given[3].eta
-    slope = losses.reverse_step(made.scheduler, torch.ones(3, 4, 8, 8), torch.zeros(3, 4, 8, 8), *place)[0]
+    place = torch.zeros(3, 4, 8, 8), *given[3].place[1:]
+    slope = losses.reverse_step(made.scheduler, torch.ones(3, 4, 8, 8), *place)[0]
     units = (slope / given[2])[:, 0, 0, 0].square() / 2
     assert torch.allclose(step, units * prediction, rtol=1e-3)
     assert torch.autograd.grad(prediction.sum(), by)[0].any()

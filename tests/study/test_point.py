@@ -123,7 +123,7 @@ def test_hits_are_the_verdicts_in_the_order_of_the_prompts(pipe, reader):
             return np.zeros(len(images), np.float32)
 
     asked = pd.DataFrame({"prompt": ["Two stars.", "A red cat."], "object": ["star", "cat"]})
-    asked = asked.assign(count=[2, None], colour=[None, "red"], background=None)
+    asked = asked.assign(count=[2, None], colour=[None, "red"], background=None, split="seen")
     given = settings(guidances=[1.0, 4.0], repeats=3)
     draw = functools.partial(diffusion.sample, pipe)
     first, second = point.measure(draw, given.guidances, reader, Score(), asked, given)

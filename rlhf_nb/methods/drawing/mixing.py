@@ -20,8 +20,7 @@ def draw(pipe, prompts, knobs, *, unet, **options):
 
     def mix(_, given, named, tuned):
         base = pipe.unet.forward(*given, **named)[0]
-        mixed = torch.lerp(base, tuned[0], knobs.lam)  # exact at 0 and 1
-        return (mixed,) if isinstance(tuned, tuple) else type(tuned)(sample=mixed)
+        return (torch.lerp(base, tuned[0], knobs.lam),)  # exact at 0 and 1
 
     with unet.register_forward_hook(mix, with_kwargs=True):
         return diffusion.sample(pipe, prompts, unet=unet, **options)
