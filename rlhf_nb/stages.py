@@ -180,9 +180,7 @@ class Study(Training):
     repeats: Few = 2  # pictures of each prompt
     guidances: Some[Guidance] = (3.0,)
     own_best: bool = False  # other splits than validation at guidance 1 and at the best there alone
-    mixing: Listed[
-        Size
-    ] = ()  # steps from base to tuned model, 1 is all the way, measured on validation prompts too
+    mixing: Listed[Size] = ()  # steps from base to tuned model, 1 is all the way, on validation prompts too
     steps: Few = 8
     renders: Renders = 2000
 
