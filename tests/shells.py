@@ -1,41 +1,17 @@
-"""Notebooks run without a kernel of Jupyter's own: each in a process of its own, as in a kernel, which begins
-where the libraries are loaded.
+"""Notebooks run one after the other without a kernel: each in a process of its own, as in a kernel, which
+begins where the libraries are loaded.
 
     python shells.py '{"01_prompts": {"seed": 1}}'      with these values laid over its parameters
 """
 
-import gc
-import importlib
 import json
 import multiprocessing
 import os
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-
-
-def load():
-    """The package and all that its notebooks load: the modules, and no model."""
-    import datasets  # noqa: F401
-    import IPython  # noqa: F401
-    import ipywidgets  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import peft  # noqa: F401
-    import scipy.stats  # noqa: F401
-    import torchmetrics.image.fid  # noqa: F401
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel  # noqa: F401
-    from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer  # noqa: F401
-
-    import rlhf_nb.page
-
-    for found in pkgutil.walk_packages(rlhf_nb.__path__, "rlhf_nb."):
-        importlib.import_module(found.name)
-    gc.collect()
-    gc.freeze()  # nothing of it is touched in vain where processes share it
-    return rlhf_nb
 
 
 def run(name, given):
@@ -60,10 +36,15 @@ def executed(given, folder=NOTEBOOKS, **environment):
 
 if __name__ == "__main__":
     sys.path[0] = os.getcwd()  # as in a kernel: the folder of the tests is not on it
+    import diffusers  # noqa: F401
     import matplotlib
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
 
-    print(load().__file__)
+    from rlhf_nb import align, evaluate, figures, photos  # noqa: F401
+
     matplotlib.use("agg")
+    print(align.__file__)
     for name, given in json.loads(sys.argv[1]).items():
         process = multiprocessing.get_context("fork").Process(target=run, args=(name, given))
         process.start()

@@ -6,10 +6,9 @@ Run again, it makes the same.
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import graph
 import names
@@ -38,29 +37,33 @@ def test_it_prints_what_its_reference_says(smoke, stem):
 
 @pytest.fixture(scope="session")
 def replays(smoke, tmp_path_factory):
-    """nbval over each notebook, as another kind of processor computes, beside a copy of the smoke run's
-    artifacts: the process that does so, and the folder of it all."""
-    folder = tmp_path_factory.mktemp("replays")
-    stems = [*SLOWEST, *(s for s in STEMS if s not in SLOWEST)]
-    for stem in stems:
-        shutil.copytree(smoke / "runs", folder / stem / "runs")
-    shutil.rmtree(folder / "08_data" / "runs" / "smoke" / "study")  # its points are made anew, too
-    added = graph.PROCESSORS[graph.FOREIGN][0] | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
-    added["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as in a kernel that begins by itself
-    command = [sys.executable, "tests/replays.py", folder, *stems]
-    with open(folder / "said.txt", "w") as said:
-        options = {"cwd": ROOT, "env": {**os.environ, **added}, "stdout": said, "stderr": said}
-        process = subprocess.Popen(command, **options, start_new_session=True)
-    yield process, folder
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)  # with the kernels
-        process.wait()
+    """nbval over each notebook, two at a time, as another kind of processor computes, beside a copy of the
+    smoke run's artifacts: {stem: future}."""
+    patience = "--nbval-cell-timeout 600 --nbval-kernel-startup-timeout 600"
+    options = f"--nbval -p outputs --again {patience} -q -p no:cacheprovider".split()
+
+    def replay(stem, folder):
+        command = [sys.executable, "-m", "pytest", *options, f"notebooks/{stem}.ipynb"]
+        added, _ = graph.PROCESSORS[graph.FOREIGN]
+        added = added | {"RLHF_NB_RUNS": f"{folder}/runs", "PYTHONPATH": str(ROOT / "tests")}
+        added["OMP_NUM_THREADS"] = "1"
+        return subprocess.run(command, cwd=ROOT, env={**os.environ, **added}, capture_output=True, text=True)
+
+    folders = {
+        stem: tmp_path_factory.mktemp(stem) for stem in [*SLOWEST, *(s for s in STEMS if s not in SLOWEST)]
+    }
+    for folder in folders.values():
+        shutil.copytree(smoke / "runs", folder / "runs")
+    shutil.rmtree(folders["08_data"] / "runs" / "smoke" / "study")  # its points are made anew, too
+    pool = ThreadPoolExecutor(2)
+    yield {stem: pool.submit(replay, stem, folder) for stem, folder in folders.items()}
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.slow
 def test_nbval_begins(replays):
     """In the background, so that other tests go on beside it."""
-    assert sorted(p.name for p in replays[1].iterdir() if p.is_dir()) == STEMS
+    assert sorted(replays) == STEMS
 
 
 @pytest.mark.slow
@@ -68,12 +71,8 @@ def test_nbval_begins(replays):
 def test_it_does_so_on_another_processor_where_any_cell_runs_again(replays, stem):
     """nbval runs it as another kind of processor computes, then every cell once more from the last to the
     first, and all in order."""
-    process, folder = replays
-    while not (folder / stem / "ended").exists():
-        assert process.poll() is None or (folder / stem / "ended").exists(), (folder / "said.txt").read_text()
-        time.sleep(0.2)
-    said = (folder / stem / "said.txt").read_text()
-    assert (folder / stem / "ended").read_text() == "0", said[-6000:]
+    done = replays[stem].result()
+    assert done.returncode == 0, done.stdout[-6000:]
 
 
 @pytest.mark.parametrize("stem", STEMS)
