@@ -24,7 +24,21 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-TOGETHER = ("tests/doors/", "tests/book/test_notebooks.py", "tests/book/test_book.py")
+def pytest_ignore_collect(collection_path, config):
+    """Where tests that need a GPU are asked for alone, modules without one are not loaded."""
+    if config.option.markexpr == "gpu" and collection_path.suffix == ".py":
+        return "mark.gpu" not in collection_path.read_text() or None
+
+
+# Files of which one worker takes all tests, for they share what is dear to make; the first three, in this
+# order, have to wait for the graph.
+WAITING = ("tests/doors/", "tests/book/test_notebooks.py", "tests/book/test_book.py")
+TOGETHER = (*WAITING, "tests/book/test_laboratory.py", "tests/methods/test_methods.py")
+
+
+def place(nodeid, places):
+    """Which of `places` a test is in, or None."""
+    return next((at for at in places if nodeid.startswith(at)), None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -37,15 +51,16 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+            return place(nodeid, TOGETHER) or nodeid
 
+    config.option.loadscopereorder = False  # else what waits for the graph would be handed out first
     return Together(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """What needs the graph comes after what does not, the longest first, and what waits for nbval last: both
-    are at work in the background.
+    """What needs the graph, which is at work in the background, comes after what does not: first the doors,
+    which one worker crosses alone for longest, then the notebooks: nbval is at work in the background, too.
     """
     if config.option.markexpr != "gpu":
         for item in items:
@@ -56,9 +71,10 @@ def pytest_collection_modifyitems(config, items):
 
     def turn(item):
         needs = {"box", "replays", "smoke"} & set(getattr(item, "fixturenames", ()))
-        if item.name == "test_nbval_begins":
-            return 1
-        return 0 if not needs else 4 if "replays" in needs else 2 if "box" in needs else 3
+        if at := place(item.nodeid, WAITING):
+            begins = item.name == "test_nbval_begins"
+            return 1 + WAITING.index(at), 0 if begins else 2 if "replays" in needs else 1
+        return 1 + len(WAITING) if needs else 0, 0
 
     items.sort(key=turn)
 

@@ -10,13 +10,14 @@ from accelerate.state import AcceleratorState
 
 from rlhf_nb import align, batches, config, diffusion, nets, train
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),  # before any model is made
+]
 
 
 @pytest.fixture(autouse=True)
 def gpu():
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU here")
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
 
