@@ -54,6 +54,7 @@ class Box:
 
     def _short(self, patch):
         """One sweep and two of its comparisons, one of which finds a pair: a thousand cells read them."""
+        self.sweeps = points.SWEEPS  # all of them
         plan, every = config.read(points.SWEEPS), config.read(findings.COMPARED)["controls"]
         plan["sweeps"] = {"controls": plan["sweeps"]["controls"]}
         kept = {words: of for words, of in every.items() if of[1] in ("arm == 'random'", "arm == 'shuffled'")}

@@ -89,7 +89,7 @@ def settings_files(box):
         "a stage's command": partial(command_line, "generate", path),
     }.items():
         yield Door("settings files", name, (path.name, *named), of_file(path, act, kinds.FILES | YAMLS))
-    sweeps = box.copied(points.SWEEPS, box.folder / "sweeps.yaml")
+    sweeps = box.copied(box.sweeps, box.folder / "sweeps.yaml")
     whole = yaml.safe_load(sweeps.read_text())
 
     def wrote(change):
@@ -100,7 +100,7 @@ def settings_files(box):
     named = (sweeps.name, "sweep", "parameter", "settings")
     yield Door("settings files", "sweeps.yaml", named, of_file(sweeps, act, kinds.FILES | YAMLS | shapes))
     for name in ("comparisons.yaml", "claims.yaml"):
-        file = box.copied(points.SWEEPS.with_name(name), box.folder / name)
+        file = box.copied(box.sweeps.with_name(name), box.folder / name)
         act = partial(config.read, file)
         yield Door("settings files", name, (file.name,), of_file(file, act, kinds.FILES | YAMLS))
 
