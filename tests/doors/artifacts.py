@@ -107,8 +107,7 @@ def read_eye(box):
 
 def read_pairs(box):
     """As 11 reads which of two pictures the eye preferred."""
-    found = notebook("11_reach", "path =", "of_pairs =", "pairs =", "decided =", "won =")
-    assert 0 <= found["won"]["share"] <= 1
+    notebook("11_reach", "path =", "of_pairs =", "pairs =", "decided =", "won =")
 
 
 def read_voted(box):
