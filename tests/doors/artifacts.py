@@ -310,6 +310,6 @@ def of_recorded(box):
         ASSETS = made.parent
 
     def shipped():
-        notebook("A1_pretrain", "made =", "print(", "print(", hub=Moved)
+        notebook("A1_pretrain", "made =", "how =", "print(", hub=Moved)
 
     yield from objects("json", "assets/made.json", made, shipped)
