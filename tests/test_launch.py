@@ -89,18 +89,18 @@ def state(folder, pipe):
     return training.rows, training.average
 
 
-def test_two_processes_train_as_one_and_the_notebook_takes_over(smoke, tmp_path, pipe, monkeypatch):
+def test_two_processes_train_as_one_and_the_notebook_takes_over(smoke, tmp_path, pipe):
     (tmp_path / "settings.yaml").write_text(SETTINGS)
     (tmp_path / "sharded.py").write_text(SHARDED)
     ended = {}
-    for name, module in (("1", None), ("2", "rlhf_nb.align"), ("sharded", str(tmp_path / "sharded.py"))):
+    for name, module, processes in (
+        ("1", "rlhf_nb.align", 1),
+        ("2", "rlhf_nb.align", 2),
+        ("sharded", str(tmp_path / "sharded.py"), 2),
+    ):
         for stage in ("prompts", "generate", "reward", "feedback"):
             shutil.copytree(smoke / "runs/smoke" / stage, tmp_path / name / "smoke" / stage)
-        if module:
-            launch(module, tmp_path / "settings.yaml", 2, tmp_path / name)
-        else:  # this process is one
-            monkeypatch.setenv("RLHF_NB_RUNS", str(tmp_path / name))
-            align.main(config.settings("align", **config.read(tmp_path / "settings.yaml")))
+        launch(module, tmp_path / "settings.yaml", processes, tmp_path / name)
         ended[name] = state(tmp_path / name, pipe)
     for one, *others in zip(*(rows for rows, _ in ended.values()), strict=True):
         assert all(

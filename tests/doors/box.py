@@ -13,7 +13,7 @@ from rlhf_nb import align, batches, config, diffusion, reward, runs
 from rlhf_nb.files import digest
 from rlhf_nb.pictures import ImageFolder
 from rlhf_nb.stages import NOTEBOOKS, STAGES
-from rlhf_nb.study import findings, points, record
+from rlhf_nb.study import findings, record
 from rlhf_nb.toy import judge
 
 UNREAD = ("align", "verdicts", "pretrain")
@@ -35,7 +35,6 @@ class Box:
         short = pd.read_csv(record.RECORD).groupby("split").head(2)
         short.to_csv(folder / "records" / "study.csv", index=False)
         patch.setattr(record, "RECORD", folder / "records" / "study.csv")
-        self._short(patch)
         self._fill()
         self.defaults = {stage: config.settings(stage, scale="smoke") for stage in STAGES}
         self.clip, self.pipe = reward.Clip("toy/clip"), diffusion.load("toy/pipeline")
@@ -51,22 +50,6 @@ class Box:
         findings.look(self.run, "controls", ["arm"])  # imports what it needs
         gc.collect()
         gc.freeze()  # statsmodels collects garbage at every correction: a second each in a full memory
-
-    def _short(self, patch):
-        """One sweep and two of its comparisons, one of which finds a pair: a thousand cells read them."""
-        self.sweeps = points.SWEEPS  # all of them
-        plan, every = config.read(points.SWEEPS), config.read(findings.COMPARED)["controls"]
-        plan["sweeps"] = {"controls": plan["sweeps"]["controls"]}
-        kept = {words: of for words, of in every.items() if of[1] in ("arm == 'random'", "arm == 'shuffled'")}
-        assert len(kept) == 2
-        for made in self.scale.glob("study/*/manifest.json"):
-            if json.loads(made.read_text())["settings"]["arm"] == "oracle":  # in neither of the two
-                shutil.rmtree(made.parent)
-        for module, name, whole in ((points, "SWEEPS", plan), (findings, "COMPARED", {"controls": kept})):
-            short = self.folder / "short" / getattr(module, name).name
-            short.parent.mkdir(exist_ok=True)
-            short.write_text(json.dumps(whole))
-            patch.setattr(module, name, short)
 
     def _fill(self):
         """A row in the tables that a run of this size leaves empty: they have values to damage."""
