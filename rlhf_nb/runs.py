@@ -27,6 +27,7 @@ from .files import ArtifactError, digest, intact, json_digest, put, read_json, w
 from .stages import EXECUTION, MAKES, NOTEBOOKS
 
 PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, checkpoints and the like
+GONE = ".gone"  # ends the name of an attempt that is being removed
 PACKAGES = "torch diffusers transformers accelerate numpy scipy".split()
 MANIFEST = {
     **dict.fromkeys(("stage", "digest", "device", "finished"), str),
@@ -101,6 +102,15 @@ def result(scale, stage, name=""):
     return path
 
 
+def _remove(attempt):
+    """Remove an attempt's folder; killed in the middle, it leaves nothing that a later start goes on from."""
+    gone = attempt.with_suffix(GONE)
+    if attempt != gone:
+        shutil.rmtree(gone, ignore_errors=True)
+        attempt.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 class Run:
     """One stage being made: `path(name)` to write to, `read(stage, name)` for inputs, `finish()` at the end.
 
@@ -151,8 +161,8 @@ class Run:
         """Remove what finished attempts have left; say where unfinished ones are kept."""
         attempts = [p for p in self.folder.parent.glob("*") if p.is_dir()] if FIRST else []
         for path in attempts:
-            if (path / "manifest.json").exists() and not self.users[path]:
-                shutil.rmtree(path)
+            if path.suffix == GONE or (path / "manifest.json").exists() and not self.users[path]:
+                _remove(path)
         others = [p for p in attempts if p.exists() and p != self.folder and not self.users[p]]
         if others:
             print(
@@ -165,8 +175,8 @@ class Run:
         """The last Run of a finished attempt takes its folder away."""
         cls.users[folder] -= 1
         if not cls.users[folder] and (folder / "manifest.json").exists() and FIRST:
-            shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # others may lie beside it
+                _remove(folder)
                 folder.parent.rmdir()
 
     def _attempt(self):

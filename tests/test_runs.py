@@ -146,6 +146,22 @@ def test_a_stage_that_is_being_made_refuses_another_process_until_that_is_killed
         other.kill()
 
 
+def test_an_attempt_whose_removal_is_killed_is_not_gone_on_with(runs_folder, monkeypatch):
+    run = made()
+    run.path("work/weights").write_text("x")
+    run.finish()
+
+    def killed(folder, **_):
+        (folder / "manifest.json").unlink(missing_ok=True)  # the rest stays
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.shutil, "rmtree", killed)
+        del run
+    run = made()
+    assert not (run.folder / "work" / "weights").exists()
+    assert [p.name for p in run.folder.parent.iterdir()] == [run.folder.name]
+
+
 def test_where_locks_bind_one_machine_only():
     mounts = (
         "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
