@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from . import config
 
+GONE = ".gone"  # ends the name of a folder that is being removed
 LAX = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)  # a CSV has no types of its own
 
 
@@ -164,6 +165,15 @@ def put(source, target):
             os.link(source, target)
             return
     shutil.copyfile(source, target)
+
+
+def remove(folder):
+    """Remove a folder, under a name that ends in `GONE`: killed in the middle, it leaves no half of it."""
+    gone = folder.with_suffix(GONE)
+    if folder != gone:
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 @functools.cache

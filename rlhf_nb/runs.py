@@ -21,13 +21,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from . import config, flops, hub, locks
+from . import config, files, flops, hub, locks
 from .bounds import Count, Size
 from .files import ArtifactError, digest, intact, json_digest, put, read_json, write_json, write_text, writing
 from .stages import EXECUTION, MAKES, NOTEBOOKS
 
 PASSING = ("started.json", "work", "manifest.json")  # of an attempt: its mark, checkpoints and the like
-GONE = ".gone"  # ends the name of an attempt that is being removed
 PACKAGES = "torch diffusers transformers accelerate numpy scipy".split()
 MANIFEST = {
     **dict.fromkeys(("stage", "digest", "device", "finished"), str),
@@ -102,15 +101,6 @@ def result(scale, stage, name=""):
     return path
 
 
-def _remove(attempt):
-    """Remove an attempt's folder; killed in the middle, it leaves nothing that a later start goes on from."""
-    gone = attempt.with_suffix(GONE)
-    if attempt != gone:
-        shutil.rmtree(gone, ignore_errors=True)
-        attempt.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
-
-
 class Run:
     """One stage being made: `path(name)` to write to, `read(stage, name)` for inputs, `finish()` at the end.
 
@@ -161,8 +151,8 @@ class Run:
         """Remove what finished attempts have left; say where unfinished ones are kept."""
         attempts = [p for p in self.folder.parent.glob("*") if p.is_dir()] if FIRST else []
         for path in attempts:
-            if path.suffix == GONE or (path / "manifest.json").exists() and not self.users[path]:
-                _remove(path)
+            if path.suffix == files.GONE or (path / "manifest.json").exists() and not self.users[path]:
+                files.remove(path)
         others = [p for p in attempts if p.exists() and p != self.folder and not self.users[p]]
         if others:
             print(
@@ -176,7 +166,7 @@ class Run:
         cls.users[folder] -= 1
         if not cls.users[folder] and (folder / "manifest.json").exists() and FIRST:
             with contextlib.suppress(OSError):  # others may lie beside it
-                _remove(folder)
+                files.remove(folder)
                 folder.parent.rmdir()
 
     def _attempt(self):
@@ -237,29 +227,29 @@ class Run:
                     "whole notebook, first"
                 )
             inside = [(p.relative_to(self.folder), p) for p in sorted(self.folder.rglob("*")) if p.is_file()]
-            files = {
+            made = {
                 name.as_posix(): digest(path)
                 for name, path in inside
                 if not path.suffix.startswith(".part") and name.parts[0] not in PASSING
             }
-            known = json_digest(files)
+            known = json_digest(made)
             published = self._published(known)
             if not published:
-                published = self._about(files, known)
-                self._publish(files, json.dumps(published, indent=1) + "\n")
+                published = self._about(made, known)
+                self._publish(made, json.dumps(published, indent=1) + "\n")
             locks.release(self.lock)
         return published
 
-    def _about(self, files, known):
-        """The manifest of `files` {name: digest}, whose common digest is `known`."""
+    def _about(self, made, known):
+        """The manifest of files `made` {name: digest}, whose common digest is `known`."""
         device = f"{platform.machine()}, {threads()} threads"
-        listed = {name: of for name, of in files.items() if not name.endswith(".png")}
+        listed = {name: of for name, of in made.items() if not name.endswith(".png")}
         return {
             "stage": self.stage,
             "settings": self.settings.model_dump(mode="json"),
             "inputs": self.inputs,
             "digest": known,
-            "files": listed if len(listed) <= 40 else {"count": len(files)},
+            "files": listed if len(listed) <= 40 else {"count": len(made)},
             "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else device,
             "threads": threads(),
@@ -275,11 +265,11 @@ class Run:
             if found["digest"] == known and found == read_json(self.final / "manifest.json"):
                 return found
 
-    def _publish(self, files, text):
-        """Copy `files` and the manifest `text` into place, all at once."""
+    def _publish(self, made, text):
+        """Copy the files `made` and the manifest `text` into place, all at once."""
         new, old = (self.final.with_name(f"{self.final.name}.{end}") for end in ("new", "old"))
         shutil.rmtree(new, ignore_errors=True)
-        for name in files:
+        for name in made:
             put(self.folder / name, new / name)
         (new / "manifest.json").write_text(text)
         shutil.rmtree(old, ignore_errors=True)
