@@ -162,7 +162,7 @@ def differences(stem, cells):
 
 
 def pytest_addoption(parser):
-    words = "after the last cell of a notebook run every cell once more, last one first, then all in order"
+    words = "after the last cell of a notebook run every cell once more, last one first, and publish again"
     parser.addoption("--again", action="store_true", help=words)
 
 
@@ -191,7 +191,8 @@ def pytest_runtest_call(item):
     mates = [i for i in item.session.items if i.parent is item.parent]
     if item is mates[-1] and item.config.option.again:
         made = digest(item.path.stem)
-        for cell in [*reversed(mates), *mates]:
+        publish = [cell for cell in mates if "finish()" in cell.cell["source"]]
+        for cell in [*reversed(mates), *publish]:
             cell.runtest()
         for cell in mates:
             compare(cell)
