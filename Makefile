@@ -36,7 +36,8 @@ reference: .venv/ready     ## make the references that the notebooks are compare
 bundle: .venv/ready        ## train the toy model anew (hours on two cores, resumable) and ship it
 	mkdir -p runs
 	cd notebooks && ../$(BIN)/papermill A1_pretrain.ipynb ../runs/A1_pretrain.ipynb -p scale toy -p retrain True
-	rm -rf rlhf_nb/toy/assets && cp -r runs/toy/pretrain/bundle rlhf_nb/toy/assets && cp runs/toy/pretrain/manifest.json rlhf_nb/toy/assets/made.json
+	rm -rf rlhf_nb/toy/assets && cp -r runs/toy/pretrain/bundle rlhf_nb/toy/assets
+	cp -r runs/toy/pretrain/rival rlhf_nb/toy/assets && cp runs/toy/pretrain/manifest.json rlhf_nb/toy/assets/made.json
 
 tuned: .venv/ready         ## ship the tuned model and the reward that `make book` has made
 	$(BIN)/python book/ship.py

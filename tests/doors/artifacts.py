@@ -249,14 +249,12 @@ def jsons(box):
             found[name] = lambda path=path: files.read_json(path)
         elif stage == "reward" and path.name == "card.json":
             found[name] = lambda path=path: reward.load(path.parent, box.clip)
-        elif path.relative_to(box.scale).parts[:2] != ("pretrain", "bundle") and rest not in (
-            "unet/config.json",
-            "rival/config.json",
-        ):
+        elif path.relative_to(box.scale).parts[:2] not in MODELS and rest != "unet/config.json":
             found[name] = None
     return found
 
 
+MODELS = ("pretrain", "bundle"), ("pretrain", "rival")  # their own doors are those of models
 KEYED = ("generate/manifest.json", "align/manifest.json", "reward/model/card.json", "evaluate/numbers.json")
 
 
@@ -310,6 +308,6 @@ def of_recorded(box):
         ASSETS = made.parent
 
     def shipped():
-        notebook("A1_pretrain", "made =", "how =", "print(", hub=Moved)
+        notebook("A1_pretrain", "made =", "print(", hub=Moved)
 
     yield from objects("json", "assets/made.json", made, shipped)
