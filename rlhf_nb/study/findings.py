@@ -59,9 +59,9 @@ class Look(NamedTuple):
     more: HTML
 
     def so(self, *which):
-        """The sentence that ends a section: what those of the comparisons have found."""
+        """The sentences that end a section: what those of the comparisons have found."""
         said = [f"{row['finding']}{how(row)}" for row in self.found.iloc[[*which]].to_dict("records")]
-        return Markdown(f"**So:** {'; '.join(said)}.")
+        return Markdown(f"**So:** {'. '.join(said)}.")
 
 
 def look(run, name, by, *columns, among=lambda rows: rows):

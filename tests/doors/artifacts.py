@@ -308,6 +308,6 @@ def of_recorded(box):
         ASSETS = made.parent
 
     def shipped():
-        notebook("A1_pretrain", "made =", "print(", hub=Moved)
+        notebook("A1_pretrain", "made =", "when =", "print(", hub=Moved)
 
     yield from objects("json", "assets/made.json", made, shipped)

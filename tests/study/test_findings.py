@@ -31,7 +31,7 @@ def test_a_section_ends_with_what_was_measured_and_how():
     found = findings.compared(rows_of(BASE, best, *WORST[:1]), "controls")
     said = findings.Look(None, None, found, None).so(0, 1).data
     assert said.startswith("**So:** The reward gained more than images chosen at random: +100.0 points [")
-    assert "(3 validation prompts, 1500 updates, 1 seed, this run); The reward could not yet be" in said
+    assert "(3 validation prompts, 1500 updates, 1 seed, this run). The reward could not yet be" in said
     assert said.endswith("shuffled labels.")
 
 
