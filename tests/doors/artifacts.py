@@ -110,6 +110,12 @@ def read_pairs(box):
     notebook("11_reach", "path =", "of_pairs =", "pairs =", "decided =", "won =")
 
 
+def read_processors(box):
+    """As 11 reads what seeds reach on two kinds of processor."""
+    found = notebook("11_reach", "path =", "of_kinds =", "processors =", "apart =")
+    found["apart"].pow(2).mean(), found["processors"].native.std()
+
+
 def read_voted(box):
     """As 11 reads the pictures that raters compare, and what was found right of them."""
     kept = files.read_table(box.run.read("evaluate", "pictures/metadata.csv"))
@@ -201,6 +207,8 @@ def of_records(box):
     yield from tables("tables", "records/study.csv", study, partial(read_study, box), columns=kinds.FEWER)
     yield from tables("tables", "records/eye.csv", where / "eye.csv", partial(read_eye, box))
     yield from tables("tables", "records/pairs.csv", where / "pairs.csv", partial(read_pairs, box))
+    kinds_of = where / "processors.csv"
+    yield from tables("tables", "records/processors.csv", kinds_of, partial(read_processors, box))
     eye = box.folder / "eye"
     shutil.copytree(ROOT / "tests" / "eye", eye)
     keep = pd.read_csv(eye / "metadata.csv").head(4)

@@ -30,7 +30,8 @@ class Box:
         leave = shutil.ignore_patterns(*PASSING, "*.partial", "cache")
         shutil.copytree(smoke / "runs", self.runs, ignore=leave)
         patch.setenv("RLHF_NB_RUNS", str(self.runs))
-        for name in ("eye.csv", "eye.json", "eye.webp", "pairs.csv", "study.json", "benchmark-toy.json"):
+        by_eye = ("eye.csv", "eye.json", "eye.webp", "pairs.csv")
+        for name in (*by_eye, "processors.csv", "study.json", "benchmark-toy.json"):
             self.copied(ROOT / "book" / "records" / name, folder / "records" / name)
         short = pd.read_csv(record.RECORD).groupby("split").head(2)
         short.to_csv(folder / "records" / "study.csv", index=False)
