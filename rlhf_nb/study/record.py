@@ -67,10 +67,12 @@ def finished(scale):
 def known(scale):
     """The recorded rows and those of this machine's finished points, which "source" tells apart."""
     parts = [files.read_table(RECORD, ROW | ORIGIN, "restore it").assign(source="recorded")]
-    for made in finished(scale):
+    here = finished(scale)
+    asked = basis(scale) if here else ""
+    for made in here:
         rows = files.read_table(runs.result(scale, made["stage"], "rows.csv"), ROW)
         rows = rows.assign(made=made["finished"][:10], device=made["device"], seconds=made["seconds"])
-        parts.append(rows.assign(asked=basis(scale), source="this run"))
+        parts.append(rows.assign(asked=asked, source="this run"))
     rows = pd.concat(parts, ignore_index=True)
     whole = 1.0  # of the way from base to tuned model; older rows know no other
     return rows.assign(mixed=rows.mixed.fillna(whole) if "mixed" in rows else whole)
