@@ -162,7 +162,7 @@ def differences(stem, cells):
 
 
 def pytest_addoption(parser):
-    words = "after the last cell of a notebook run every cell once more, last one first, and publish again"
+    words = "after the last cell of a notebook run every cell again, last one first, then all in order"
     parser.addoption("--again", action="store_true", help=words)
 
 
@@ -191,11 +191,11 @@ def pytest_runtest_call(item):
     mates = [i for i in item.session.items if i.parent is item.parent]
     if item is mates[-1] and item.config.option.again:
         made = digest(item.path.stem)
-        publish = [cell for cell in mates if "finish()" in cell.cell["source"]]
-        for cell in [*reversed(mates), *publish]:
-            cell.runtest()
-        for cell in mates:
-            compare(cell)
+        for again in (mates[::-1], mates):  # each pass by itself: what one turns the other turns back
+            for cell in again:
+                cell.runtest()
+            for cell in mates:
+                compare(cell)
         assert digest(item.path.stem) == made, f"{item.path.stem}: run again it makes other artifacts"
     return done
 

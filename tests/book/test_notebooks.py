@@ -70,7 +70,7 @@ def test_nbval_begins(replays):
 @pytest.mark.parametrize("stem", STEMS)
 def test_it_does_so_on_another_processor_where_any_cell_runs_again(replays, stem):
     """nbval runs it as another kind of processor computes, then every cell once more from the last to the
-    first."""
+    first, and all in order."""
     done = replays[stem].result()
     assert done.returncode == 0, done.stdout[-6000:]
 
