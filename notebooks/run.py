@@ -14,11 +14,14 @@ import sys
 import time
 from pathlib import Path
 
-import papermill
-from nbclient.exceptions import DeadKernelError
+# jsonschema would compile a grammar of web addresses at every start, for two seconds
+sys.modules["rfc3987_syntax"] = None
 
-from rlhf_nb import config, files
-from rlhf_nb.stages import NOTEBOOKS
+import papermill  # noqa: E402
+from nbclient.exceptions import DeadKernelError  # noqa: E402
+
+from rlhf_nb import config, files  # noqa: E402
+from rlhf_nb.stages import NOTEBOOKS  # noqa: E402
 
 # Seconds that a kernel may take to answer, on a cold disk or a crowded machine.
 START = 600

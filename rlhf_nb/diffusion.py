@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from transformers import CLIPTextModel
 
-from . import files, flops, hub, seeds
+from . import files, flops, hub, pictures, seeds
 from .hub import ModelError
 from .schedulers import check_steps, forward_process, sampler, schedule  # noqa: F401
 
@@ -92,11 +92,6 @@ def predictor(unet):
     return lambda x_t, t, text: unet(x_t, t, text).sample
 
 
-def pixels(images):
-    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 @torch.inference_mode()
 def encode_prompts(pipe, prompts):
     """Hidden states of every unique prompt: (table (U, L, D) on the CPU, rows (B,) into it)."""
@@ -117,7 +112,7 @@ def encode_images(vae, images):
     means, deviations = [], []
     batch = 32 if images.shape[1] <= SMALL else 4
     for part in hub.chunks(images, batch):
-        x = pixels(part).to(vae.device)
+        x = pictures.pixels(part).to(vae.device)
         posterior = flops.spend(lambda x=x: vae.encode(x).latent_dist, vae, "encode", x.shape)
         means.append(posterior.mean.cpu())
         deviations.append(posterior.std.cpu())

@@ -113,7 +113,8 @@ def stacks(rows, colours, finding):
     for part, colour in colours.items():
         width = np.array([of[part] for of in rows.values()])
         bar = axis.barh(list(rows), width, left=left, color=colour)
-        words = [f"{textwrap.fill(part, 8)}\n{percent:.0f} %" if percent >= 7 else "" for percent in width]
+        name = textwrap.fill(part, 8, break_long_words=False)
+        words = [f"{name}\n{percent:.0f} %" if percent >= 7 else "" for percent in width]
         axis.bar_label(bar, words, label_type="center", fontsize=8, color="black")
         left += width
     axis.invert_yaxis()

@@ -1,4 +1,7 @@
-"""Files that are whole or absent: text and tensors; one reader for JSON, one for tables."""
+"""Files that are whole or absent: text and tensors; one reader for JSON, one for tables.
+
+PyTorch is loaded where tensors are: what only starts notebooks would wait seconds for it.
+"""
 
 import contextlib
 import functools
@@ -12,10 +15,8 @@ from types import NoneType
 from typing import Any, get_args
 
 import pandas as pd
-import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from . import config
 
@@ -116,6 +117,8 @@ def write_json(path, value):
 
 def tensors_digest(tensors):
     """SHA-256 of {name: tensor}: names, types, shapes and values."""
+    import torch
+
     sha = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -125,6 +128,8 @@ def tensors_digest(tensors):
 
 def write_tensors(tensors, path, about=None):
     """A safetensors file of {name: tensor}, whole or not at all; its header has their digest."""
+    from safetensors.torch import save_file
+
     tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
     with whole(path, SafetensorError) as part:
         save_file(tensors, part, {"digest": tensors_digest(tensors)} | (about or {}))
@@ -132,6 +137,8 @@ def write_tensors(tensors, path, about=None):
 
 def read_tensors(path):
     """{name: tensor} of a safetensors file, mapped from disk. Raises ArtifactError where it is none."""
+    from safetensors.torch import load_file
+
     try:
         if not os.path.isfile(path):  # a pipe would be waited for
             raise FileNotFoundError("there is no such file")

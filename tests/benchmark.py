@@ -20,7 +20,7 @@ import psutil
 import torch
 from equation import eq2
 
-from rlhf_nb import batches, config, diffusion, losses, nets, seeds
+from rlhf_nb import batches, config, diffusion, losses, nets, pictures, seeds
 
 LINE = "{:44} {:>8} {:>12} {:>12}"
 
@@ -141,7 +141,7 @@ def training(pipe, images, sentences, batch, precision, rounds, lora=0, extras=(
         rows = seeds.rows_at(0, step, batch, len(images)).tolist()
         with torch.no_grad():
             latents = (
-                pipe.vae.encode(diffusion.pixels(images[rows]).to(device)).latent_dist.sample()
+                pipe.vae.encode(pictures.pixels(images[rows]).to(device)).latent_dist.sample()
                 * pipe.vae.config.scaling_factor
             )
             ids = pipe.tokenizer(
@@ -189,7 +189,7 @@ def sampling(pipe, sentences, steps, batch, rounds, few=4):
     return {"ours": seconds["ours"] / batch, "stock": seconds["stock"] / few}
 
 
-def growth(pipe, count, few, batch=64, rounds=20):
+def growth(pipe, count, few, rounds, batch=64):
     """What `count` pictures cost beside `few`, turn about: {"encoding": ms an image, "step": ms, "memory":
     peak MiB of its own}, (few, count) each.
     """
@@ -234,14 +234,14 @@ def growth(pipe, count, few, batch=64, rounds=20):
     }
 
 
-def grown(pipe, count):
+def grown(pipe, count, rounds):
     """Print and return what `growth` finds beside 1,000 images, or half as many if that is fewer."""
     some = min(1000, count // 2)
     print(LINE.format("as a set of images grows", "ratio", f"{count}", f"{some}"))
     units = {"encoding": "ms an image", "step": "ms", "memory": "MiB of its own"}
     rows = [
         {"what": f"{what}, {units[what]}", "images": count, "ratio": many / few, "many": many, "few": few}
-        for what, (few, many) in growth(pipe, count, some).items()
+        for what, (few, many) in growth(pipe, count, some, rounds).items()
     ]
     for row in rows:
         print(LINE.format(row["what"], f"{row['ratio']:.2f}", f"{row['many']:.2f}", f"{row['few']:.2f}"))
@@ -342,13 +342,17 @@ def main():
             "the toy model\n",
         )
     pipe = random_sd15(device) if options.sd15 else diffusion.load(options.pipeline)
+    if options.growth:
+        rows = grown(pipe, options.growth, options.rounds)
+    else:
+        rows = against_stock(pipe, options)
     found = {
         "device": torch.cuda.get_device_name()
         if device.type == "cuda"
         else f"{torch.get_num_threads()} threads",
         "date": time.strftime("%Y-%m-%d"),
         "versions": {p: metadata.version(p) for p in ("torch", "diffusers", "accelerate")},
-        "rows": grown(pipe, options.growth) if options.growth else against_stock(pipe, options),
+        "rows": rows,
         "command": " ".join(["python tests/benchmark.py", *sys.argv[1:]]),
     }
     print(f"{found['device']}, {found['date']}")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import diffusion, files, flops, hub, seeds
+from .. import files, flops, hub, pictures, seeds
 from ..prompts import BACKGROUNDS, COLOURS, TOY
 from . import world
 
@@ -157,7 +157,7 @@ def loss(images, labels, batch, seed):
     def loss_at(model, step):
         g = seeds.generator(seed, step)
         rows = seeds.rows_at(seed, step, batch, len(images)).numpy()
-        x = diffusion.pixels(images[rows])
+        x = pictures.pixels(images[rows])
         u = torch.rand(4, batch, 1, 1, 1, generator=g)
         blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
         x = torch.where(u[0] < 0.3, blurred, x)
@@ -177,7 +177,7 @@ def loss(images, labels, batch, seed):
 
 def in_chunks(judge, method, images):
     """What a method of the judge makes of uint8 images (B, H, W, 3), a few at once: a list."""
-    parts = map(diffusion.pixels, hub.chunks(images, 256))
+    parts = map(pictures.pixels, hub.chunks(images, 256))
     return [flops.spend(partial(getattr(judge, method), x), judge, method, x.shape) for x in parts]
 
 

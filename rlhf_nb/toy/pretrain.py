@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from .. import batches, diffusion, files, flops, hub, losses, seeds, train
+from .. import batches, diffusion, files, flops, hub, losses, pictures, seeds, train
 from ..prompts import BACKGROUNDS, COLOURS, COUNTS, TOY, plural
 from . import world
 from .judge import autocast
@@ -61,7 +61,7 @@ def fit(model, loss_at, plan, folder, path):
 def taken(images, seed, step, batch, device):
     """The batch of `step` out of uint8 images (N, 64, 64, 3): its rows (B,) and pixels (B, 3, 64, 64)."""
     rows = seeds.rows_at(seed, step, batch, len(images))
-    return rows, diffusion.pixels(images[rows.numpy()]).to(device)
+    return rows, pictures.pixels(images[rows.numpy()]).to(device)
 
 
 def reconstruction(x, y, posterior):

@@ -48,7 +48,7 @@ class Box:
             "study/box", self.defaults["study"], ("prompts", "generate", "feedback", "reward")
         )
         self.material = self._material()
-        findings.look(self.run, "controls", ["arm"])  # imports what it needs
+        findings.look(self.run, "live", ["arm"])  # imports what it needs
         gc.collect()
         gc.freeze()  # statsmodels collects garbage at every correction: a second each in a full memory
 
