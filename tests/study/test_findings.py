@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from study.test_record import BASE, BETTER, GOOD, rows_of
 
 from rlhf_nb import config
@@ -44,7 +43,6 @@ def test_every_setting_has_one_line_the_records(monkeypatch):
     assert table[["arm", "source", "seeds"]].to_numpy().tolist() == [["reward", "recorded", 2]]
 
 
-@pytest.mark.xfail(strict=True, reason="the record is being made anew, on the new small model")
 def test_the_record_holds_what_the_chapters_compare(monkeypatch, runs_folder):
     asked = pd.read_csv(record.RECORD).asked.iloc[-1]
     monkeypatch.setattr(record, "basis", lambda scale: asked)
