@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         save(tensors, path, about)
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(files.ArtifactError, match="No space left.*make room"):
         run(tmp_path / "disk")
     assert [p.name for p in sorted((tmp_path / "disk").iterdir())] == [

@@ -204,8 +204,10 @@ def of_table(box, name):
 def of_records(box):
     """The doors of recorded tables, which are not a run's."""
     where = box.folder / "records"
-    study = where / "study.csv"
-    yield from tables("tables", "records/study.csv", study, partial(read_study, box), columns=kinds.FEWER)
+    study, name = where / "study.csv", "records/study.csv"
+    own = {name, *(f"{name} [{column}]" for column in record.ROW | record.ORIGIN)}
+    doors = tables("tables", name, study, partial(read_study, box), columns=kinds.FEWER)
+    yield from (door for door in doors if door.name in own)  # the others are read as a point's are
     yield from tables("tables", "records/eye.csv", where / "eye.csv", partial(read_eye, box))
     yield from tables("tables", "records/pairs.csv", where / "pairs.csv", partial(read_pairs, box))
     kinds_of = where / "processors.csv"
