@@ -10,7 +10,7 @@ UNLOCK := @if command -v pgrep > /dev/null && ! pgrep -f "[S]nakefile --cores" >
 book: .venv/ready  ## run every notebook at toy scale and build the site
 	@$(BIN)/python book/vendor.py
 	$(UNLOCK)
-	$(SNAKEMAKE) --prioritize book/notebooks/07_best_of_n.ipynb --config scale=toy
+	$(SNAKEMAKE) --scheduler greedy --prioritize book/notebooks/07_best_of_n.ipynb --config scale=toy
 	$(BIN)/python book/build.py
 
 pdf: .venv/ready  ## the built site as one PDF, by the Chromium that the browser tests use
