@@ -13,8 +13,6 @@ with tests/reference.
 """
 
 import difflib
-import json
-import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -218,6 +216,7 @@ def compare(cell):
 
 def digest(stem):
     """Digest of the stage that a notebook of the smoke run has made, "" where it makes none."""
+    from rlhf_nb import runs  # which loads PyTorch: only where it is asked for
+
     stage = next((s for s, n in stages.NOTEBOOKS.items() if n == stem), "")
-    made = Path(os.environ["RLHF_NB_RUNS"]) / "smoke" / stage / "manifest.json"
-    return stage and json.loads(made.read_text())["digest"]
+    return stage and runs.manifest("smoke", stage)["digest"]

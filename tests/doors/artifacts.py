@@ -11,7 +11,7 @@ from conftest import ROOT
 from doors import kinds
 from doors.doors import Door, notebook, objects, of_file, tables
 
-from rlhf_nb import align, config, files, hub, prompts, reward, runs
+from rlhf_nb import align, config, files, hub, intervals, prompts, reward, runs
 from rlhf_nb.page import tables as kept
 from rlhf_nb.page import testbed, verdicts
 from rlhf_nb.pictures import ImageFolder
@@ -78,7 +78,8 @@ def claimed(box, name):
 def read_study(box):
     """As 08, 09 and 11 read what experiments have found, by the smallest sweep."""
     rows = findings.look(box.run, "live", ["arm"]).rows
-    record.between(rows, "arm == 'reward'", "arm == 'shuffled'")
+    if gain := record.between(rows, "arm == 'reward'", "arm == 'shuffled'"):
+        intervals.verdict(gain["low"], gain["high"]), findings.how(gain)
 
 
 def read_verdicts(box):
@@ -204,10 +205,8 @@ def of_table(box, name):
 def of_records(box):
     """The doors of recorded tables, which are not a run's."""
     where = box.folder / "records"
-    study, name = where / "study.csv", "records/study.csv"
-    own = {name, *(f"{name} [{column}]" for column in record.ROW | record.ORIGIN)}
-    doors = tables("tables", name, study, partial(read_study, box), columns=kinds.FEWER)
-    yield from (door for door in doors if door.name in own)  # the others are read as a point's are
+    study = where / "study.csv"
+    yield from tables("tables", "records/study.csv", study, partial(read_study, box), columns=kinds.FEWER)
     yield from tables("tables", "records/eye.csv", where / "eye.csv", partial(read_eye, box))
     yield from tables("tables", "records/pairs.csv", where / "pairs.csv", partial(read_pairs, box))
     kinds_of = where / "processors.csv"
